@@ -1,0 +1,1 @@
+"""Owns the database of record; calls nobody."""

@@ -1,0 +1,1 @@
+"""The guest gateway: sessions of guest agents, no CA key, no database."""

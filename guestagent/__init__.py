@@ -1,0 +1,1 @@
+"""The process beside one database engine: dials out, listens on nothing."""

@@ -1,0 +1,1 @@
+"""Carries out long operations as durable flows."""

@@ -1,0 +1,1 @@
+"""One operation per file, its steps top to bottom."""

@@ -1,0 +1,1 @@
+"""The operator's command: up, status, and the rest."""
