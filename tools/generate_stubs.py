@@ -81,7 +81,9 @@ def main(arguments: list[str]) -> int:
                 return status
             stale = differences(fresh, OUT)
         for name in stale:
-            print(f"stale stub: trove_grpc/gen/{name}; run `make protos` and commit", file=sys.stderr)
+            print(
+                f"stale stub: trove_grpc/gen/{name}; run `make protos` and commit", file=sys.stderr
+            )
         return 1 if stale else 0
     shutil.rmtree(OUT, ignore_errors=True)
     return generate(OUT)

@@ -1,0 +1,101 @@
+"""One table: full method name -> roles that may call it. Absent means refused.
+
+The same facts stand in each RPC's comment; a test walks every descriptor and compares the two,
+so that no method can lack a row and no comment can lie.
+"""
+
+from __future__ import annotations
+
+from trove_grpc.errors import PermissionDeniedError
+from trove_grpc.identity import Identity, Role
+
+_READERS = frozenset({Role.API, Role.OPERATOR})
+_API = frozenset({Role.API})
+_TASKMANAGER = frozenset({Role.TASKMANAGER})
+_GATEWAY = frozenset({Role.GATEWAY})
+_GUEST = frozenset({Role.GUEST})
+_OPERATOR = frozenset({Role.OPERATOR, Role.LOCAL})
+_LOCAL = frozenset({Role.LOCAL})
+_SERVICES = frozenset({Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.ISSUER})
+
+_CONDUCTOR = "/trove.conductor.v1"
+_ISSUER = "/trove.issuer.v1.IssuerService"
+
+CALLERS: dict[str, frozenset[Role]] = {
+    # Guests: one stream and their own identity.
+    "/trove.guest.v1.EnrolmentService/Enrol": frozenset({Role.ANONYMOUS}),
+    "/trove.guest.v1.GuestSessionService/Connect": _GUEST,
+    "/trove.guest.v1.IdentityService/Renew": _GUEST,
+    "/trove.guest.v1.IdentityService/Confirm": _GUEST,
+    "/trove.guest.v1.IdentityService/GetTrustBundle": _GUEST,
+    "/trove.guest.v1.IdentityService/IssueEngineCertificate": _GUEST,
+    # Conductor.
+    f"{_CONDUCTOR}.InstanceService/CreateInstance": _API,
+    f"{_CONDUCTOR}.InstanceService/GetInstanceView": _READERS,
+    f"{_CONDUCTOR}.InstanceService/ListInstanceViews": _READERS,
+    f"{_CONDUCTOR}.InstanceService/UpdateInstance": _API,
+    f"{_CONDUCTOR}.InstanceService/DeleteInstance": _API,
+    f"{_CONDUCTOR}.InstanceService/GetOperation": _READERS,
+    f"{_CONDUCTOR}.InstanceService/ListOperations": _READERS,
+    f"{_CONDUCTOR}.InstanceService/GetQuota": _READERS,
+    f"{_CONDUCTOR}.DatastoreService/ListDatastores": _READERS,
+    f"{_CONDUCTOR}.DatastoreService/GetDatastore": _READERS,
+    f"{_CONDUCTOR}.DatastoreService/GetDatastoreVersion": _READERS,
+    f"{_CONDUCTOR}.OperationService/ListOpenOperations": frozenset(
+        {Role.TASKMANAGER, Role.OPERATOR}
+    ),
+    f"{_CONDUCTOR}.OperationService/GetOperationInput": _TASKMANAGER,
+    f"{_CONDUCTOR}.OperationService/GetOperationSecrets": _TASKMANAGER,
+    f"{_CONDUCTOR}.OperationService/RecordStep": _TASKMANAGER,
+    f"{_CONDUCTOR}.OperationService/RecordPlacement": _TASKMANAGER,
+    f"{_CONDUCTOR}.OperationService/FinishOperation": _TASKMANAGER,
+    f"{_CONDUCTOR}.OperationService/GetGuestState": frozenset({Role.TASKMANAGER, Role.OPERATOR}),
+    f"{_CONDUCTOR}.ReportService/RenewGatewayLease": _GATEWAY,
+    f"{_CONDUCTOR}.ReportService/OpenSession": _GATEWAY,
+    f"{_CONDUCTOR}.ReportService/CloseSession": _GATEWAY,
+    f"{_CONDUCTOR}.ReportService/Report": _GATEWAY,
+    f"{_CONDUCTOR}.ReportService/LookupSession": frozenset({Role.TASKMANAGER, Role.OPERATOR}),
+    # Task manager.
+    "/trove.taskmanager.v1.TaskManagerService/Wake": _API,
+    "/trove.taskmanager.v1.TaskManagerService/ListFlavors": _READERS,
+    # Guest gateway, internal side.
+    "/trove.dispatch.v1.DispatchService/SendCommand": _TASKMANAGER,
+    "/trove.dispatch.v1.DispatchService/ListSessions": frozenset({Role.OPERATOR}),
+    # Issuer.
+    f"{_ISSUER}/EnrolGuest": _GATEWAY,
+    f"{_ISSUER}/RenewGuest": _GATEWAY,
+    f"{_ISSUER}/ConfirmGuest": _GATEWAY,
+    f"{_ISSUER}/IssueEngineCertificate": _GATEWAY,
+    f"{_ISSUER}/RegisterSubject": _TASKMANAGER,
+    f"{_ISSUER}/RetireSubject": _TASKMANAGER,
+    f"{_ISSUER}/MintToken": frozenset({Role.TASKMANAGER, Role.OPERATOR, Role.LOCAL}),
+    f"{_ISSUER}/GetTrustBundle": frozenset(
+        {Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.OPERATOR, Role.LOCAL}
+    ),
+    f"{_ISSUER}/ListDenials": frozenset({Role.GATEWAY, Role.OPERATOR, Role.LOCAL}),
+    f"{_ISSUER}/CreateDenial": _OPERATOR,
+    f"{_ISSUER}/RenewService": _SERVICES,
+    f"{_ISSUER}/EnrolService": _LOCAL,
+    f"{_ISSUER}/IssueOperatorCertificate": _LOCAL,
+    f"{_ISSUER}/ListCertificates": _OPERATOR,
+    # Local supervisor, on its UNIX socket alone.
+    "/trove.supervisor.v1.SupervisorService/AllocateAddress": _LOCAL,
+    "/trove.supervisor.v1.SupervisorService/EnsureGuest": _LOCAL,
+    "/trove.supervisor.v1.SupervisorService/ListGuests": _LOCAL,
+    "/trove.supervisor.v1.SupervisorService/RemoveGuest": _LOCAL,
+    "/trove.supervisor.v1.SupervisorService/ListProcesses": _LOCAL,
+    # Standard services.
+    "/grpc.health.v1.Health/Check": _SERVICES | _OPERATOR,
+    "/grpc.health.v1.Health/Watch": _SERVICES | _OPERATOR,
+    "/grpc.health.v1.Health/List": _OPERATOR,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": frozenset({Role.OPERATOR}),
+}
+
+
+def authorize(identity: Identity, method: str) -> None:
+    """Raise PermissionDeniedError unless the table has a row that names the caller's role.
+
+    An unknown method gives the same answer as a forbidden one: there is nothing to learn.
+    """
+    if identity.role not in CALLERS.get(method, frozenset()):
+        raise PermissionDeniedError(f"{identity.uri} may not call {method}", subject=method)

@@ -1,0 +1,32 @@
+"""Prometheus metrics every process has, and the loopback port they are read from."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from trove_grpc.errors import InvalidRequestError
+
+RPC_SECONDS = Histogram(
+    "trove_rpc_seconds",
+    "Time spent in RPC handlers, seconds",
+    ["method", "code"],
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60),
+)
+RPC_IN_PROGRESS = Gauge("trove_rpc_in_progress", "RPC handlers running now", ["method"])
+RPC_REFUSED = Counter(
+    "trove_rpc_refused_total", "Calls refused before their handler ran", ["reason"]
+)
+
+
+def serve_metrics(listen: str) -> None:
+    """Serve /metrics on "address:port"; refuses any address but loopback ("" serves nothing)."""
+    if not listen:
+        return
+    host, _, port = listen.rpartition(":")
+    if not ipaddress.ip_address(host).is_loopback:
+        raise InvalidRequestError(
+            f"metrics_listen {listen!r} is not a loopback address; scrape through a local agent"
+        )
+    start_http_server(int(port), addr=host)

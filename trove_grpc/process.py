@@ -1,0 +1,60 @@
+"""What every process does at its start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+
+from trove_grpc.errors import TroveError
+
+log = logging.getLogger(__name__)
+
+_PR_SET_DUMPABLE = 4
+
+
+def harden() -> None:
+    """Private files, no core dumps, no ptrace by the same user: keys are in this memory."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+    """Run `serve` until SIGINT or SIGTERM sets its event; return the exit status."""
+
+    async def main() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        status = 0
+        try:
+            await serve(stop)
+        except* TroveError as group:
+            for error in _leaves(group):
+                log.critical("%s", error)
+            status = 1
+        return status
+
+    return asyncio.run(main())
+
+
+def _leaves(group: BaseExceptionGroup[TroveError]) -> list[TroveError]:
+    found: list[TroveError] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+async def wait_or_timeout(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for `event` at most `seconds`; True when it is set. The pause of periodic loops."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

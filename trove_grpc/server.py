@@ -1,0 +1,152 @@
+"""Servers. There is no way to open a plaintext port here, and nothing else may add a port."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from trove_grpc.errors import UnavailableError
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.interceptors import Authenticator, Denials, Interceptor, guards
+from trove_grpc.tls import IdentityDirectory, enrolment_server_credentials, server_credentials
+
+Options = Sequence[tuple[str, int]]
+Register = Callable[[aio.Server], None]
+
+INTERNAL_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_SERVICE, trust_pb2.AUTHORITY_KIND_OPERATOR})
+GUEST_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_GUEST})
+
+# Each value was seen to act (design: performance §6); keepalive_timeout was seen not to.
+_COMMON: Options = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+INTERNAL_OPTIONS: Options = (*_COMMON, ("grpc.max_receive_message_length", 4 * 1024 * 1024))
+GUEST_OPTIONS: Options = (
+    *_COMMON,
+    ("grpc.http2.bdp_probe", 0),  # else a flood buffers 4 MB a stream
+    ("grpc.max_concurrent_streams", 4),
+    ("grpc.max_receive_message_length", 256 * 1024),
+    ("grpc.max_connection_idle_ms", 60_000),
+    ("grpc.max_connection_age_ms", 24 * 3600 * 1000),
+    ("grpc.max_connection_age_grace_ms", 30_000),
+    ("grpc.max_allowed_incoming_connections", 16_000),
+)
+ENROLMENT_OPTIONS: Options = (
+    *_COMMON,
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_concurrent_streams", 2),
+    ("grpc.max_receive_message_length", 64 * 1024),
+    ("grpc.max_connection_idle_ms", 10_000),
+    ("grpc.max_allowed_incoming_connections", 1_000),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """A server with the port it listens on; start and stop it through `server`."""
+
+    server: aio.Server
+    port: int  # 0 for a UNIX socket
+    health: health.aio.HealthServicer | None = None
+
+    async def start(self) -> None:
+        await self.server.start()
+        if self.health is not None:
+            await self.health.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Say NOT_SERVING, let calls end for `grace` seconds, then cut them."""
+        if self.health is not None:
+            await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace)
+
+
+def build_internal_server(
+    listen: str,
+    *,
+    identity: IdentityDirectory,
+    register: Register,
+    services: Collection[str],
+    denials: Denials | None = None,
+    options: Options = (),
+) -> Server:
+    """Mutual TLS for services and operators, with grpc.health and, for operators, reflection.
+
+    `listen` is "address:port" (port 0: any); `services` are full service names for reflection.
+    Raises UnavailableError when the port cannot be had or there is no identity.
+    """
+    server = _aio_server(identity, denials, (*INTERNAL_OPTIONS, *options))
+    register(server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection(
+        [*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
+    port = _listen(server, listen, server_credentials(identity, INTERNAL_TRUSTS))
+    return Server(server, port, servicer)
+
+
+def build_guest_server(
+    listen: str,
+    *,
+    identity: IdentityDirectory,
+    register: Register,
+    denials: Denials | None = None,
+    options: Options = (),
+) -> Server:
+    """Mutual TLS for guest agents alone: no health, no reflection, nothing to explore."""
+    server = _aio_server(identity, denials, (*GUEST_OPTIONS, *options))
+    register(server)
+    return Server(server, _listen(server, listen, server_credentials(identity, GUEST_TRUSTS)))
+
+
+def build_enrolment_server(
+    listen: str, *, identity: IdentityDirectory, register: Register, options: Options = ()
+) -> Server:
+    """Server-authenticated TLS; a server object of its own, since ports of one share handlers."""
+    server = _aio_server(identity, None, (*ENROLMENT_OPTIONS, *options))
+    register(server)
+    return Server(server, _listen(server, listen, enrolment_server_credentials(identity)))
+
+
+def build_local_server(socket: Path, *, register: Register) -> Server:
+    """A UNIX socket whose callers are Role.LOCAL: the directory's permissions say who they are.
+
+    The caller makes that directory private before. A dead process's socket file is replaced.
+    """
+    socket.unlink(missing_ok=True)
+    server = aio.server(interceptors=[Interceptor(*guards(Authenticator(trust_pb2.TrustBundle)))])
+    register(server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
+    _listen(server, f"unix:{socket}", credentials)
+    return Server(server, 0, servicer)
+
+
+def _aio_server(
+    identity: IdentityDirectory, denials: Denials | None, options: Options
+) -> aio.Server:
+    authenticator = Authenticator(identity.bundle, denials=denials)
+    return aio.server(interceptors=[Interceptor(*guards(authenticator))], options=options)
+
+
+def _listen(server: aio.Server, listen: str, credentials: grpc.ServerCredentials) -> int:
+    try:
+        return server.add_secure_port(listen, credentials)
+    except RuntimeError as error:
+        raise UnavailableError(
+            f"cannot listen on {listen}: is another process there? (`ss -ltnp` names it)",
+            reason="PORT_TAKEN",
+            subject=listen,
+        ) from error

@@ -1,0 +1,256 @@
+"""An identity on disk, and gRPC credentials that follow it as it rotates.
+
+    <root>/bundle.pb             trust bundle (trove.common.v1.TrustBundle), replaced atomically
+    <root>/generations/<n>/      key.pem (0600), chain.pem (leaf, intermediate)
+    <root>/current -> generations/<n>      what connections use
+    <root>/next    -> generations/<n+1>    issued, not yet confirmed (guests)
+
+A symbolic link is swapped by rename(2), so a reader sees one whole generation or the other, and
+a crash between any two file operations leaves the old one in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from cryptography import x509
+
+from trove_grpc.errors import UnavailableError
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.identity import Role, service_dns_name
+
+# Whose certificates a verifier accepts: everything still in the bundle and not withdrawn.
+_TRUSTED_STATES = frozenset(
+    {
+        trust_pb2.AUTHORITY_STATE_TRUSTED,
+        trust_pb2.AUTHORITY_STATE_ACTIVE,
+        trust_pb2.AUTHORITY_STATE_DRAINING,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyMaterial:
+    """One key pair with its chain, PEM. `repr` shows no key."""
+
+    key_pem: bytes
+    chain_pem: bytes
+
+    def __repr__(self) -> str:
+        return f"KeyMaterial(serial={self.leaf.serial_number:x})"
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.chain_pem)
+
+
+def anchors(
+    bundle: trust_pb2.TrustBundle, kinds: Collection[trust_pb2.AuthorityKind.ValueType]
+) -> bytes:
+    """The PEM certificates of the trusted authorities of these kinds, one after the other."""
+    return b"".join(
+        authority.certificate_pem
+        for authority in bundle.authorities
+        if authority.kind in kinds and authority.state in _TRUSTED_STATES
+    )
+
+
+class IdentityDirectory:
+    """One process's identity on disk. The only writer is the process (or its enroller)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._cached: tuple[str, KeyMaterial] | None = None
+        self._cached_bundle: tuple[tuple[int, int], trust_pb2.TrustBundle] | None = None
+
+    def exists(self, slot: str = "current") -> bool:
+        return (self.root / slot / "chain.pem").exists()
+
+    def load(self, slot: str = "current") -> KeyMaterial:
+        """Read a slot; raises UnavailableError when there is none."""
+        try:
+            target = str((self.root / slot).readlink())
+            if self._cached is not None and self._cached[0] == target:
+                return self._cached[1]
+            folder = self.root / target
+            material = KeyMaterial(
+                key_pem=(folder / "key.pem").read_bytes(),
+                chain_pem=(folder / "chain.pem").read_bytes(),
+            )
+        except OSError as error:
+            raise UnavailableError(
+                f"no usable identity in {self.root}/{slot}: {error.strerror}; enrol first",
+                reason="NO_IDENTITY",
+            ) from error
+        if slot == "current":
+            self._cached = (target, material)
+        return material
+
+    def bundle(self) -> trust_pb2.TrustBundle:
+        """The trust bundle held now; raises UnavailableError when there is none."""
+        path = self.root / "bundle.pb"
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino)
+            if self._cached_bundle is None or self._cached_bundle[0] != stamp:
+                self._cached_bundle = (
+                    stamp,
+                    trust_pb2.TrustBundle.FromString(path.read_bytes()),
+                )
+        except OSError as error:
+            raise UnavailableError(
+                f"no trust bundle at {path}: {error.strerror}; enrol first", reason="NO_IDENTITY"
+            ) from error
+        return self._cached_bundle[1]
+
+    def store_bundle(self, bundle: trust_pb2.TrustBundle) -> bool:
+        """Replace the bundle by a newer one; an older or equal version changes nothing."""
+        with contextlib.suppress(UnavailableError):
+            if self.bundle().version >= bundle.version:
+                return False
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomically(self.root / "bundle.pb", bundle.SerializeToString(), mode=0o644)
+        return True
+
+    def stage(self, material: KeyMaterial) -> None:
+        """Write a new generation as `next`; `current` stays in force until `promote`."""
+        generations = self.root / "generations"
+        generations.mkdir(mode=0o700, parents=True, exist_ok=True)
+        numbers = [int(path.name) for path in generations.iterdir() if path.name.isdigit()]
+        folder = generations / str(max(numbers, default=0) + 1)
+        folder.mkdir(mode=0o700)
+        write_atomically(folder / "key.pem", material.key_pem, mode=0o600)
+        write_atomically(folder / "chain.pem", material.chain_pem, mode=0o644)
+        _swap_link(self.root / "next", f"generations/{folder.name}")
+
+    def promote(self) -> None:
+        """Make `next` current; the generation before it is kept as `previous`, older ones go."""
+        following = str((self.root / "next").readlink())
+        with contextlib.suppress(FileNotFoundError):
+            present = str((self.root / "current").readlink())
+            if present != following:
+                _swap_link(self.root / "previous", present)
+        _swap_link(self.root / "current", following)
+        (self.root / "next").unlink(missing_ok=True)
+        self._prune()
+
+    def install(self, material: KeyMaterial, bundle: trust_pb2.TrustBundle) -> None:
+        """Stage and promote at once: a first identity, or one that needs no confirmation."""
+        self.store_bundle(bundle)
+        self.stage(material)
+        self.promote()
+
+    def _prune(self) -> None:
+        kept = set()
+        for slot in ("current", "next", "previous"):
+            with contextlib.suppress(FileNotFoundError):
+                kept.add((self.root / slot).readlink().name)
+        for folder in (self.root / "generations").iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
+    """Create or replace `path` so that a crash leaves the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _swap_link(link: Path, target: str) -> None:
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.rename(link)
+    _sync_directory(link.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def server_credentials(
+    identity: IdentityDirectory, trusts: Collection[trust_pb2.AuthorityKind.ValueType]
+) -> grpc.ServerCredentials:
+    """Mutual TLS that accepts clients of these authority kinds only.
+
+    The fetcher returns a new configuration for every connection: rotation needs no restart, and
+    a TLS session cannot be resumed past its certificate's end (measured, design: pki 0.2).
+    """
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        material = identity.load()
+        roots = anchors(identity.bundle(), trusts)
+        if not roots:
+            raise UnavailableError("the trust bundle names no authority for this listener")
+        return grpc.ssl_server_certificate_configuration(
+            [(material.key_pem, material.chain_pem)], roots
+        )
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        # On any failure keep the configuration in force: None means "unchanged".
+        with contextlib.suppress(Exception):
+            return configuration()
+        return None
+
+    # types-grpcio does not know that a fetcher may return None.
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        fetch,  # type: ignore[arg-type]
+        require_client_authentication=True,
+    )
+
+
+def enrolment_server_credentials(identity: IdentityDirectory) -> grpc.ServerCredentials:
+    """Server-authenticated TLS without client certificates, for the enrolment listener alone."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        material = identity.load()
+        return grpc.ssl_server_certificate_configuration([(material.key_pem, material.chain_pem)])
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        with contextlib.suppress(Exception):
+            return configuration()
+        return None
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        fetch,  # type: ignore[arg-type]
+        require_client_authentication=False,
+    )
+
+
+def channel_credentials(
+    bundle: trust_pb2.TrustBundle, material: KeyMaterial | None
+) -> grpc.ChannelCredentials:
+    """Verify the server against the root; show `material` if there is one."""
+    roots = anchors(bundle, {trust_pb2.AUTHORITY_KIND_ROOT})
+    if material is None:
+        return grpc.ssl_channel_credentials(roots)
+    return grpc.ssl_channel_credentials(roots, material.key_pem, material.chain_pem)
+
+
+def expected_server(bundle: trust_pb2.TrustBundle, role: Role) -> tuple[str, str]:
+    """The channel option that makes TLS demand this service's DNS name."""
+    return "grpc.ssl_target_name_override", service_dns_name(bundle.trust_domain, role)
