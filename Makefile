@@ -1,0 +1,34 @@
+# `make` lists what there is to do. Everything runs from the project-local environment in .venv.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PACKAGES := trove_grpc pki guestagent conductor taskmanager gateway trovectl
+
+help:            ## list the targets
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
+setup:           ## install what is missing: Debian's PostgreSQL, the Python environment
+	@tools/setup
+demo: setup      ## a database from nothing: create, connect, kill, recover (KEEP=1 leaves it up)
+	@$(BIN)/trovectl demo $(if $(KEEP),--keep)
+test: setup      ## every test: unit, integration, acceptance
+	@$(BIN)/python -m pytest
+lint: setup      ## style, types, layers, protos and their baseline
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/python tools/generate_stubs.py --check
+fmt: setup       ## format and autofix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+protos: setup    ## regenerate trove_grpc/gen from protos/
+	$(BIN)/python tools/generate_stubs.py
+lock: setup      ## resolve pyproject.toml into requirements.lock, with hashes
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--all-extras --group dev pyproject.toml --output-file requirements.lock
+check: lint test ## what CI runs
+test-mutations: setup ## break a promise at a time; each must make a test fail
+	@$(BIN)/python tests/mutations/run.py
+.PHONY: help setup demo test lint fmt protos lock check test-mutations
