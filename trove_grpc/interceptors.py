@@ -98,8 +98,9 @@ class Interceptor(aio.ServerInterceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None:
-            # Behind the guards an unknown method is refused like a forbidden one.
-            handler = grpc.unary_unary_rpc_method_handler(_unimplemented)
+            # Behind the guards an unknown method is refused like a forbidden one; as a stream, so
+            # that the answer does not wait for a first message.
+            handler = grpc.stream_stream_rpc_method_handler(_unimplemented)
         return _wrap(handler, lambda peer: _around(self._guards, peer, method))
 
 
