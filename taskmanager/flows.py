@@ -1,0 +1,372 @@
+"""Durable flows: async functions whose finished steps survive the death of the process.
+
+The only module that knows DBOS Transact (docs/adr: durable flows). What it guarantees, and why:
+
+* A flow's id is its operation's id, so submitting twice runs it once.
+* A flow is undone only after `StepFailedError`: a failure that one of its steps declared. On
+  everything else (a replay that does not match the code, a lost ownership, a cancelled row, a
+  bug) nothing is undone and the flow is BROKEN until a person looks: an upgrade mistake must not
+  delete databases.
+* Step results are small JSON values, ids and numbers; a Secret, bytes or a message is refused,
+  so no secret can reach the log's database. Pickle is never read: writing to that database must
+  not mean running code here.
+* Flows of one key (the instance) run one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import json
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import dbos._serialization as dbos_serialization
+from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
+from dbos import error as dbos_error
+
+from taskmanager import flow_logs
+from taskmanager.liveness import Liveness, refuse_network_disk
+from trove_grpc import context
+from trove_grpc.errors import ConflictError, InvalidRequestError, TroveError
+
+log = logging.getLogger(__name__)
+
+Json: TypeAlias = bool | int | str | list["Json"] | dict[str, "Json"] | None
+Body: TypeAlias = Callable[[], Awaitable[Json]]
+FlowFunction: TypeAlias = Callable[["Flow"], Awaitable[None]]
+
+# Pinned: a hash of the source would strand every flow in flight at each upgrade. A changed flow
+# needs DBOS.patch, and a test that replays the history of the last release.
+APPLICATION_VERSION = "1"
+_QUEUE = "operations"
+_POLL_SECONDS = 0.2  # from submission to the first step; each poll is one indexed query
+_THREADS = 32  # of the step log; steps themselves run on the event loop
+_RESULT_BYTES = 2048  # ids and addresses are far smaller
+_MESSAGE_CHARACTERS = 2000
+_ERROR = "$error"
+_DROP_BATCH = 500
+_SQLITE = "sqlite:///"
+
+
+class StepFailedError(TroveError):
+    """A step failed and said so. The only error after which a flow is undone."""
+
+    reason = "STEP_FAILED"
+
+    def __init__(self, message: str, *, reason: str = "", step: str = "") -> None:
+        super().__init__(message[:_MESSAGE_CHARACTERS], reason=reason, subject=step)
+
+    @property
+    def step(self) -> str:
+        return self.subject
+
+
+class FlowBrokenError(Exception):
+    """What is left, after a replay, of an error that was no declared failure: its name."""
+
+
+class FlowState(enum.StrEnum):
+    """States of a flow, as the sweeper acts on them."""
+
+    OPEN = "open"  # waiting or running
+    DONE = "done"  # returned
+    BROKEN = "broken"  # raised, cancelled or given up; nothing more will happen by itself
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStatus:
+    """One flow in the log."""
+
+    id: str
+    name: str
+    state: FlowState
+    detail: str = ""  # of a broken flow: the kind of error
+
+
+class Undo:
+    """What to do, last first, after a failure. Register before the step: it may have happened."""
+
+    def __init__(self) -> None:
+        self.actions: list[tuple[str, Body]] = []
+
+    def __call__(self, step: str, body: Body) -> None:
+        self.actions.append((step, body))
+
+
+class Flow:
+    """A running flow, as its function sees it."""
+
+    def __init__(self, flow_id: str, cancelled: asyncio.Event) -> None:
+        self.id = flow_id
+        self._cancelled = cancelled
+
+    async def step(self, name: str, body: Body) -> Any:
+        """Run `body` once and record its result; after a restart, answer the record.
+
+        Raises StepFailedError for a TroveError of the body.
+        """
+        return await self._run(name, body, cancellable=True)
+
+    def raise_if_cancelled(self) -> None:
+        """End a waiting step early once somebody asked for it; undone like any failure."""
+        if self._cancelled.is_set():
+            raise StepFailedError("cancelled on request", reason="CANCELLED")
+
+    @contextlib.asynccontextmanager
+    async def undo_on_failure(self) -> AsyncIterator[Undo]:
+        """Undo in reverse order after a declared failure, then raise it again.
+
+        An undo that fails does not keep the others from running. Whatever is not a
+        StepFailedError passes untouched.
+        """
+        undo = Undo()
+        try:
+            yield undo
+        except StepFailedError:
+            for step, body in reversed(undo.actions):
+                try:
+                    await self._run(f"undo {step}", body, cancellable=False)
+                except StepFailedError as error:
+                    log.error("undo of %s failed: %s", step, error.message)  # noqa: TRY400  expected, no traceback
+            raise
+
+    async def _run(self, name: str, body: Body, *, cancellable: bool) -> Any:
+        async def run() -> Json:  # a closure: DBOS logs what it runs, so arguments stay inside
+            try:
+                if cancellable:
+                    self.raise_if_cancelled()
+                return _checked(await body())
+            except TroveError as error:
+                raise StepFailedError(error.message, reason=error.reason, step=name) from error
+
+        return await DBOS.run_step_async({"name": name}, run)
+
+
+class Flows:
+    """The engine. One per process: DBOS is a singleton."""
+
+    def __init__(
+        self,
+        *,
+        database_url: str,
+        executor_id: str,
+        functions: dict[str, FlowFunction],
+        concurrency: int = 64,
+    ) -> None:
+        """`functions` are the flows by name; `concurrency` bounds those running here at once."""
+        if not database_url.startswith(_SQLITE) or database_url == _SQLITE:
+            raise InvalidRequestError(
+                f"flow_database_url must be {_SQLITE}<absolute path>: liveness of executors is "
+                "told by file locks, which PostgreSQL does not have here yet"
+            )
+        self._path = Path(database_url.removeprefix(_SQLITE))
+        self._url = database_url
+        self._executor_id = executor_id
+        self._concurrency = concurrency
+        self._functions = functions
+        self._workflows: dict[str, Any] = {}
+        self._liveness = Liveness(
+            self._path.with_name(f"{self._path.name}.executors"), executor_id
+        )
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancelled: dict[str, asyncio.Event] = {}
+        self.ended = asyncio.Event()  # set whenever a flow ends; the sweeper clears it
+
+    async def __aenter__(self) -> Self:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        refuse_network_disk(self._path.parent)
+        self._liveness.acquire()
+        try:
+            _prepare_sqlite(self._path)
+            flow_logs.route()
+            config: DBOSConfig = {
+                "name": "trove-taskmanager",
+                "system_database_url": self._url,
+                "application_version": APPLICATION_VERSION,
+                "executor_id": self._executor_id,
+                "serializer": JsonSerializer(),
+                "enable_otlp": False,
+                "log_level": "WARNING",
+                "max_executor_threads": _THREADS,
+                "use_listen_notify": False,
+                "db_engine_kwargs": {"hide_parameters": True},
+                "scheduler_polling_interval_sec": 3600.0,  # no flow is scheduled by DBOS
+            }
+            DBOS(config=config)
+            for name, function in self._functions.items():
+                self._workflows[name] = self._register(name, function)
+            DBOS.launch()
+            await DBOS.register_queue_async(
+                _QUEUE,
+                partition_concurrency=1,
+                worker_concurrency=self._concurrency,
+                polling_interval_sec=_POLL_SECONDS,
+                on_conflict="always_update",
+            )
+        except BaseException:
+            await self._shut_down()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        """Leave running flows where they are; the next start goes on from their last step."""
+        await self._cancel_running()
+        # In a thread: it joins threads that may be waiting for this loop.
+        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        await self._cancel_running()  # whatever the queue started in between
+        self._liveness.release()
+
+    async def _cancel_running(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _register(self, name: str, function: FlowFunction) -> Any:
+        async def workflow() -> None:
+            flow_id = DBOS.workflow_id or ""
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101  a coroutine always runs in a task
+            self._tasks.add(task)
+            cancelled = self._cancelled.setdefault(flow_id, asyncio.Event())
+            try:
+                with context.bound(operation=flow_id):
+                    await function(Flow(flow_id, cancelled))
+            finally:
+                self._tasks.discard(task)
+                self._cancelled.pop(flow_id, None)
+                self.ended.set()
+
+        return DBOS.workflow(name=name)(workflow)
+
+    async def submit(self, name: str, flow_id: str, *, key: str) -> None:
+        """Start flow `name`; harmless when `flow_id` exists. Flows of one `key` do not overlap.
+
+        Raises InvalidRequestError for an unknown name, ConflictError when the id is another's.
+        """
+        if name not in self._workflows:
+            raise InvalidRequestError(f"no flow is named {name!r}", reason="UNKNOWN_FLOW")
+        try:
+            with SetWorkflowID(flow_id), SetEnqueueOptions(queue_partition_key=key):
+                await DBOS.enqueue_workflow_async(_QUEUE, self._workflows[name])
+        except dbos_error.DBOSConflictingWorkflowError as error:
+            raise ConflictError(f"flow {flow_id} exists under another name") from error
+
+    def request_cancel(self, flow_id: str) -> None:
+        """Ask a flow running here to end at its next step or poll; its work is undone.
+
+        Kept in memory only: whoever wants it asks again after a restart.
+        """
+        if event := self._cancelled.get(flow_id):
+            event.set()
+
+    async def list(self, flow_ids: Collection[str]) -> dict[str, FlowStatus]:
+        """The flows among `flow_ids` that are in the log."""
+        if not flow_ids:
+            return {}
+        rows = await DBOS.list_workflows_async(workflow_ids=[*flow_ids], load_input=False)
+        return {row.workflow_id: _status(row) for row in rows}
+
+    async def adopt_abandoned(self) -> None:
+        """Re-enqueue the flows of dead executors; to be called every second or so.
+
+        Looks at every pending row each time, never once per death: a takeover that failed half
+        way is simply tried again.
+        """
+        rows = await DBOS.list_workflows_async(
+            status="PENDING", load_input=False, load_output=False
+        )
+        owners = {row.executor_id for row in rows if row.executor_id} - {self._executor_id}
+        for owner in sorted(owners):
+            with self._liveness.holding_dead(owner) as is_dead:
+                if is_dead:
+                    log.warning("executor %s is dead; taking over its flows", owner)
+                    await asyncio.to_thread(DBOS._recover_pending_workflows, [owner])  # noqa: SLF001  the atomic one; pinned by a test
+
+    async def drop_finished(self, before: str) -> int:
+        """Delete a batch of flows that ended before `before` (ISO 8601); returns how many."""
+        rows = await DBOS.list_workflows_async(
+            status=["SUCCESS", "ERROR", "CANCELLED"],
+            completed_before=before,
+            limit=_DROP_BATCH,
+            load_input=False,
+            load_output=False,
+        )
+        if ids := [row.workflow_id for row in rows]:
+            await DBOS.delete_workflows_async(ids)
+        return len(ids)
+
+
+def _status(row: Any) -> FlowStatus:
+    if row.status in ("ENQUEUED", "PENDING", "DELAYED"):
+        return FlowStatus(row.workflow_id, row.name, FlowState.OPEN)
+    if row.status == "SUCCESS":
+        return FlowStatus(row.workflow_id, row.name, FlowState.DONE)
+    detail = f"{type(row.error).__name__}: {row.error}" if row.error else str(row.status)
+    return FlowStatus(row.workflow_id, row.name, FlowState.BROKEN, detail)
+
+
+class JsonSerializer(Serializer):
+    """JSON and nothing else; errors by name, declared failures with their message."""
+
+    def name(self) -> str:
+        return "trove_json"
+
+    def serialize(self, data: Any) -> str:
+        if isinstance(data, StepFailedError):
+            fields = {"message": data.message, "reason": data.reason, "step": data.step}
+            data = {_ERROR: fields}
+        elif isinstance(data, BaseException):
+            # The text of a foreign error may quote anything; its name is enough to find the log.
+            data = {_ERROR: {"name": type(data).__name__}}
+        return json.dumps(data, allow_nan=False, separators=(",", ":"))
+
+    def deserialize(self, serialized_data: str) -> Any:
+        data = json.loads(serialized_data)
+        if isinstance(data, dict) and set(data) == {_ERROR}:
+            fields = data[_ERROR]
+            if "name" in fields:
+                return FlowBrokenError(fields["name"])
+            return StepFailedError(fields["message"], reason=fields["reason"], step=fields["step"])
+        return data
+
+
+def _checked(result: Json) -> Json:
+    if not _is_plain(result) or len(json.dumps(result)) > _RESULT_BYTES:
+        raise TypeError("a step returns ids and numbers only; keep everything else inside it")
+    return result
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return value is None or type(value) in (bool, int, str)
+
+
+def _prepare_sqlite(path: Path) -> None:
+    # WAL is a property of the file: set once, six times faster steps, readers never block.
+    connection = sqlite3.connect(path, timeout=30)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+    path.chmod(0o600)
+
+
+def _refuse_pickle(_: Any, _data: str) -> Any:
+    raise TypeError("the flow log holds JSON; a pickled value is not read")
+
+
+# DBOS reads pickle whenever a row says so, whatever serializer is configured.
+setattr(dbos_serialization.DefaultSerializer, "deserialize", _refuse_pickle)  # noqa: B010  a method is not assignable for mypy

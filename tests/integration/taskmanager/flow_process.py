@@ -1,0 +1,55 @@
+"""A process that runs flows and may be killed: `flow_process.py DATABASE EFFECTS FLOW...`.
+
+Every step appends "<flow> <step>" to EFFECTS, with fsync, then waits as long as a file
+"<step>.hold" lies beside EFFECTS.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from taskmanager.flows import Flow, Flows, FlowState
+
+STEPS = ("one", "two", "three", "four")
+PAUSE = 0.02
+
+
+async def released(hold: Path) -> None:
+    while hold.exists():  # noqa: ASYNC110  another process removes it
+        await asyncio.sleep(PAUSE)
+
+
+async def main(database: Path, effects: Path, flow_ids: list[str]) -> None:
+    def append(line: str) -> None:
+        handle = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(handle, f"{line}\n".encode())
+        os.fsync(handle)
+        os.close(handle)
+
+    async def several(flow: Flow) -> None:
+        for name in STEPS:
+
+            async def body(name: str = name) -> str:
+                append(f"{flow.id} {name}")
+                await released(effects.with_name(f"{name}.hold"))
+                return f"id-of-{name}"
+
+            assert await flow.step(name, body) == f"id-of-{name}"
+        append(f"{flow.id} end")
+
+    async with Flows(
+        database_url=f"sqlite:///{database}", executor_id="e1", functions={"several": several}
+    ) as flows:
+        for flow_id in flow_ids:
+            await flows.submit("several", flow_id, key=flow_id)
+            await flows.submit("several", flow_id, key=flow_id)
+        while True:
+            states = await flows.list(flow_ids)
+            if all(status.state is FlowState.DONE for status in states.values()):
+                return
+            await asyncio.sleep(PAUSE)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,94 @@
+"""A flow outlives kill -9 of its process: real DBOS, real SQLite, a real process."""
+
+import collections
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("flow_process.py")
+FLOWS = [f"flow-{number}" for number in range(4)]
+STEPS = ["one", "two", "three", "four"]
+
+
+class Runner:
+    def __init__(self, folder: Path) -> None:
+        self.database, self.effects = folder / "flows.sqlite", folder / "effects"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(SCRIPT), str(self.database), str(self.effects), *FLOWS]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        return self.process
+
+    def lines(self) -> list[str]:
+        return self.effects.read_text().splitlines() if self.effects.exists() else []
+
+    def wait_for(self, count: int, step: str) -> None:
+        deadline = time.monotonic() + 60
+        while sum(line.endswith(f" {step}") for line in self.lines()) < count:
+            assert self.process is not None
+            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
+            assert time.monotonic() < deadline, self.lines()
+            time.sleep(0.02)
+
+    def run(self) -> None:
+        _, errors = self.start().communicate(timeout=90)
+        assert self.process is not None
+        assert self.process.returncode == 0, errors
+        assert not errors, "a run without trouble logs no warning"
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+@pytest.fixture
+def runner(tmp_path):
+    runner = Runner(tmp_path)
+    yield runner
+    runner.kill()
+
+
+def test_every_flow_ends_after_kills_in_two_steps_and_no_finished_step_runs_again(runner):
+    for step in ("two", "three"):
+        hold = runner.effects.with_name(f"{step}.hold")
+        hold.touch()
+        runner.start()
+        runner.wait_for(len(FLOWS), step)
+        runner.kill()
+        hold.unlink()
+    runner.run()
+    counts = collections.Counter(runner.lines())
+    for flow in FLOWS:
+        assert counts[f"{flow} end"] == 1
+        assert counts[f"{flow} one"] == 1, "it was recorded before the first kill"
+        # The step that was killed between effect and record runs again: effects need keys.
+        assert counts[f"{flow} two"] == 2
+        assert counts[f"{flow} three"] == 2
+        assert counts[f"{flow} four"] == 1
+
+
+def test_a_flow_submitted_twice_runs_once(runner):
+    runner.run()
+    runner.run()  # a third and fourth submission, after it has ended
+    counts = collections.Counter(runner.lines())
+    assert set(counts.values()) == {1}
+    assert len(counts) == len(FLOWS) * (len(STEPS) + 1)
+
+
+def test_a_second_process_under_the_same_name_is_refused_while_the_first_lives(runner):
+    runner.effects.with_name("one.hold").touch()
+    runner.start()
+    runner.wait_for(1, "one")
+    second = subprocess.run(
+        [sys.executable, str(SCRIPT), str(runner.database), str(runner.effects), *FLOWS],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert b"another task manager runs as executor 'e1'" in second.stderr
