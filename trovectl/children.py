@@ -44,6 +44,9 @@ class Account:
     gid: int | None = None
 
 
+OURSELVES = Account()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """What to start, and how to end it."""
@@ -52,7 +55,7 @@ class Command:
     argv: tuple[str, ...]
     cwd: Path
     log: Path
-    account: Account = Account()
+    account: Account = OURSELVES
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
     # Seconds between the stop signal and SIGKILL.
@@ -267,24 +270,27 @@ class Supervised:
             return 0
         return self._running.process.pid
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Adopt what runs already as this very command, else start it; then keep it running.
 
+        What an earlier supervisor started under this name as something else is ended first.
         Raises UnavailableError when the first start is impossible.
         """
         if self._task is not None:
             return
-        self._running = self._adopted() or self._spawn()
+        self._running = await self._adopted() or self._spawn()
         self._task = asyncio.create_task(self._keep(), name=f"keep-{self.command.name}")
 
-    def _adopted(self) -> Running | None:
+    async def _adopted(self) -> Running | None:
         record = self._records.get(self.command.name)
-        if record is None or record.digest != self.command.digest:
+        running = None if record is None else adopt(record.process)
+        if record is None or running is None:
             return None
-        running = adopt(record.process)
-        if running is not None:
-            log.info("%s runs already as pid %s: adopted", self.command.name, running.process.pid)
-            self._note_start(running)
+        if record.digest != self.command.digest:
+            await terminate(running, signal.SIGTERM, self.command.stop_grace)
+            return None
+        log.info("%s runs already as pid %s: adopted", self.command.name, running.process.pid)
+        self._note_start(running)
         return running
 
     def _spawn(self) -> Running:

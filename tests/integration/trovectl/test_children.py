@@ -46,7 +46,7 @@ def command(tmp_path: Path, script: str, **options: object) -> Command:
 
 async def test_dead_child_is_started_again_and_its_death_is_told(tmp_path, records):
     child = Supervised(command(tmp_path, SLEEPER), records, backoff=FAST)
-    child.start()
+    await child.start()
     first = child.pid
     os.kill(first, signal.SIGKILL)
     await eventually(lambda: child.pid not in (0, first))
@@ -58,7 +58,7 @@ async def test_dead_child_is_started_again_and_its_death_is_told(tmp_path, recor
 async def test_child_that_always_fails_names_its_last_words(tmp_path, records):
     script = "import sys; print('no such key', file=sys.stderr); sys.exit(3)"
     child = Supervised(command(tmp_path, script), records, backoff=Backoff(first=30))
-    child.start()
+    await child.start()
     await eventually(lambda: child.reason != "")
     assert child.reason == "exited with status 3: no such key"
     await child.stop()
@@ -66,7 +66,7 @@ async def test_child_that_always_fails_names_its_last_words(tmp_path, records):
 
 async def test_stop_during_backoff_does_not_start_it_again(tmp_path, records):
     child = Supervised(command(tmp_path, "raise SystemExit"), records, backoff=Backoff(first=60))
-    child.start()
+    await child.start()
     await eventually(lambda: child.pid == 0)
     await asyncio.wait_for(child.stop(), 5)
     assert child.restart_count == 0
@@ -78,7 +78,7 @@ async def test_deaf_child_is_killed_after_its_grace(tmp_path, records):
         "print('deaf', flush=True); time.sleep(600)"
     )
     child = Supervised(command(tmp_path, script, stop_grace=0.2), records, backoff=FAST)
-    child.start()
+    await child.start()
     pid = child.pid
     await eventually(lambda: "deaf" in child.command.log.read_text())
     await child.stop()
@@ -93,7 +93,7 @@ async def test_pause_between_restarts_doubles_up_to_the_longest():
 async def test_program_that_does_not_exist_is_a_clear_error(tmp_path, records):
     missing = Command(name="child", argv=("/no/such",), cwd=tmp_path, log=tmp_path / "child.log")
     with pytest.raises(UnavailableError, match="cannot start child"):
-        Supervised(missing, records, backoff=FAST).start()
+        await Supervised(missing, records, backoff=FAST).start()
 
 
 async def test_nothing_of_our_environment_reaches_a_child(tmp_path, monkeypatch):
@@ -110,24 +110,25 @@ async def test_failed_short_command_raises_with_its_last_words(tmp_path):
 
 async def test_child_of_a_killed_supervisor_is_adopted_when_it_is_the_same(tmp_path, records):
     child = Supervised(command(tmp_path, SLEEPER), records, backoff=FAST)
-    child.start()
+    await child.start()
     later = Records(tmp_path / "processes.json")
     later.load()
     heir = Supervised(command(tmp_path, SLEEPER), later, backoff=FAST)
-    heir.start()
+    await heir.start()
     assert heir.pid == child.pid
     await heir.stop()
     await child.stop()
 
 
-async def test_child_of_another_command_is_not_adopted(tmp_path, records):
-    child = Supervised(command(tmp_path, SLEEPER), records, backoff=FAST)
-    child.start()
+async def test_child_of_another_command_is_ended_not_adopted(tmp_path, records):
+    child = Supervised(command(tmp_path, SLEEPER), records, backoff=Backoff(first=60))
+    await child.start()
     later = Records(tmp_path / "processes.json")
     later.load()
     heir = Supervised(command(tmp_path, SLEEPER + ";"), later, backoff=FAST)
-    heir.start()
-    assert heir.pid != child.pid
+    await heir.start()
+    assert heir.pid != 0
+    await eventually(lambda: child.pid == 0)
     await heir.stop()
     await child.stop()
 
