@@ -118,6 +118,24 @@ class PeerChannel:
         await self.close()
 
 
+def open_channel(
+    addresses: Sequence[str],
+    identity: IdentityDirectory,
+    *,
+    server_role: Role,
+    slot: str = "current",
+) -> aio.Channel:
+    """One channel with what `slot` holds now; it does not follow a rotation. For a stream that
+    must outlive one, and for a certificate that is still to be confirmed.
+    """
+    bundle = identity.bundle()
+    return aio.secure_channel(
+        target(addresses),
+        channel_credentials(bundle, identity.load(slot)),
+        options=(*_OPTIONS, expected_server(bundle, server_role)),
+    )
+
+
 def open_enrolment_channel(addresses: Sequence[str], identity: IdentityDirectory) -> aio.Channel:
     """A channel that verifies the gateway and shows no certificate: there is none yet."""
     bundle = identity.bundle()
