@@ -125,8 +125,9 @@ def open_channel(
     server_role: Role,
     slot: str = "current",
 ) -> aio.Channel:
-    """One channel with what `slot` holds now; it does not follow a rotation. For a stream that
-    must outlive one, and for a certificate that is still to be confirmed.
+    """One channel with what `slot` holds now; it does not follow a rotation.
+
+    For a stream that must outlive one, and for a certificate that is still to be confirmed.
     """
     bundle = identity.bundle()
     return aio.secure_channel(
