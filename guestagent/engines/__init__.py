@@ -1,1 +1,110 @@
-"""One module for each engine, behind the Engine protocol."""
+"""One module for each engine, behind the Engine protocol.
+
+An engine is driven by its own command-line programs, as its own user, and keeps nothing in
+memory: what it is meant to be stands in the agent's record, what it is stands on disk.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from trove_grpc.gen.common.v1 import engine_pb2
+
+
+class Process(enum.Enum):
+    """What a probe found."""
+
+    GONE = enum.auto()
+    STARTING = enum.auto()  # runs, does not take queries yet
+    BLOCKED = enum.auto()  # runs, does not answer as it should
+    ANSWERING = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do; anything else is refused before it is tried."""
+
+    manager: str
+    # Command kinds, by Command.action field name.
+    actions: frozenset[str]
+    # Whether a user is valid from some hosts only (MariaDB's 'name'@'host').
+    user_hosts: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What an engine is meant to be. Recorded by the agent; holds no secret."""
+
+    version: str
+    listen_addresses: tuple[str, ...]
+    port: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """One look at an engine."""
+
+    process: Process
+    reason: str = ""  # why it is not ANSWERING
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCertificate:
+    """What the control plane signed for an engine's listener, PEM."""
+
+    chain_pem: bytes
+    root_pem: bytes
+
+
+# Turns a CSR (DER) into a certificate; waits for the control plane as long as its caller does.
+IssueCertificate = Callable[[bytes], Awaitable[EngineCertificate]]
+
+
+class Engine(Protocol):
+    """One database engine of this guest.
+
+    Everything is idempotent and safe to repeat after a kill at any point. Raises TroveError;
+    UnavailableError when the engine's user cannot be reached, which says nothing about the engine.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def check(
+        self,
+        spec: EngineSpec,
+        databases: Sequence[engine_pb2.DatabaseSpec],
+        users: Sequence[engine_pb2.UserSpec],
+    ) -> None:
+        """Raise InvalidRequestError or UnsupportedError before anything is touched."""
+
+    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+        """Make the data directory, its settings, certificate and admin credential."""
+
+    async def start(self, spec: EngineSpec) -> None:
+        """Return when it runs (it may still be recovering).
+
+        Raises ConflictError with the engine's own last words when it does not stay up.
+        """
+
+    async def stop(self, spec: EngineSpec) -> None:
+        """Stop cleanly, without waiting for clients to leave."""
+
+    async def probe(self, spec: EngineSpec) -> Probe:
+        """Look at the process and ask it a question."""
+
+    async def apply(
+        self,
+        spec: EngineSpec,
+        databases: Sequence[engine_pb2.DatabaseSpec],
+        users: Sequence[engine_pb2.UserSpec],
+    ) -> None:
+        """Create what is missing and set verifiers and grants, on a running engine."""
+
+    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+        """Now and then: bound the log, renew the certificate in time, measure the volume."""

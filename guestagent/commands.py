@@ -1,0 +1,174 @@
+"""Commands from the control plane: each id at most once, one at a time.
+
+    running now        the repeat joins it: one execution, one answer
+    finished           answered from the journal
+    interrupted        a killed agent or a passed deadline; the repeat finishes it (a prepare and a
+                       stop are repeated, an interrupted restart becomes a start)
+    queue full (16)    refused with OVERLOADED; nothing was done, so it may be repeated
+
+UNAVAILABLE and DEADLINE_EXCEEDED are answers, not outcomes: such a command stays interrupted.
+A ping changes nothing, so it neither waits behind long commands nor is journaled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from guestagent.engines import EngineSpec
+from guestagent.journal import Journal, Progress
+from guestagent.outbox import Outbox
+from guestagent.watcher import Watcher
+from trove_grpc import context
+from trove_grpc.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    OverloadedError,
+    TroveError,
+    UnavailableError,
+    UnsupportedError,
+)
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
+
+log = logging.getLogger(__name__)
+
+CAPACITY = 16
+_DEFAULT_SECONDS = 300.0
+_UNDECIDED = (UnavailableError, DeadlineError, OverloadedError)
+
+
+class Commands:
+    """Takes commands in, carries them out, puts results into the outbox."""
+
+    def __init__(
+        self, watcher: Watcher, journal: Journal, outbox: Outbox, *, capacity: int = CAPACITY
+    ) -> None:
+        self._watcher = watcher
+        self._journal = journal
+        self._outbox = outbox
+        self._known: set[str] = set()
+        # With the moment each must be done by.
+        self._queue: asyncio.Queue[tuple[float, session_pb2.Command]] = asyncio.Queue(capacity)
+        self._pings: asyncio.Queue[tuple[float, session_pb2.Command]] = asyncio.Queue(capacity)
+
+    def accept(self, command: session_pb2.Command) -> None:
+        """Queue a command; never waits."""
+        if command.command_id in self._known:
+            return
+        timeout = command.timeout.ToTimedelta().total_seconds() or _DEFAULT_SECONDS
+        due = asyncio.get_running_loop().time() + timeout
+        kind = command.WhichOneof("action")
+        try:
+            (self._pings if kind == "ping" else self._queue).put_nowait((due, command))
+        except asyncio.QueueFull:
+            error = OverloadedError("the guest has too many commands waiting; repeat it later")
+            self._outbox.put_result(_failure(command, error))
+            return
+        self._known.add(command.command_id)
+
+    async def run(self) -> None:
+        """Until cancelled. A command that is cut off stays in the journal as interrupted."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work(self._queue), name="commands")
+            group.create_task(self._work(self._pings), name="pings")
+
+    async def _work(self, queue: asyncio.Queue[tuple[float, session_pb2.Command]]) -> None:
+        while True:
+            due, command = await queue.get()
+            with context.bound(request_id=context.accept_request_id(command.request_id)):
+                try:
+                    result = await self._answer(command, due)
+                finally:
+                    self._known.discard(command.command_id)
+                self._outbox.put_result(result)
+
+    async def _answer(self, command: session_pb2.Command, due: float) -> session_pb2.CommandResult:
+        kind = command.WhichOneof("action") or ""
+        try:
+            if kind not in self._watcher.engine.capabilities.actions:
+                raise UnsupportedError(
+                    f"this guest ({self._watcher.engine.capabilities.manager}) cannot "
+                    f"{kind or 'do what was asked'}"
+                )
+            return await self._once(command, kind, due)
+        except TroveError as error:
+            log.warning("command %s %s failed: %s", kind, command.command_id, error.message)
+            return _failure(command, error)
+        except Exception:
+            # A step runner: one command's unforeseen failure must not end the agent, which
+            # keeps the engine up. Nothing of it leaks; the log has it.
+            log.exception("command %s %s failed", kind, command.command_id)
+            return _failure(command, TroveError("internal error; see the agent's log"))
+
+    async def _once(
+        self, command: session_pb2.Command, kind: str, due: float
+    ) -> session_pb2.CommandResult:
+        if kind == "ping":
+            await self._watcher.look()
+            return self._success(command)
+        entry = await asyncio.to_thread(self._journal.find, command.command_id)
+        if entry is not None and entry.progress is Progress.FINISHED and entry.result is not None:
+            log.info("command %s %s was carried out before", kind, command.command_id)
+            return entry.result
+        await asyncio.to_thread(self._journal.start, command.command_id, kind)
+        log.info("command %s %s begins", kind, command.command_id)
+        try:
+            async with asyncio.timeout_at(due):
+                await self._carry_out(command, kind, is_repeat=entry is not None)
+            result = self._success(command)
+        except TimeoutError:
+            raise DeadlineError(
+                f"{kind} did not end in time; repeating it goes on from there"
+            ) from None
+        except _UNDECIDED:
+            raise
+        except TroveError as error:
+            result = _failure(command, error)
+        await asyncio.to_thread(self._journal.finish, command.command_id, kind, result)
+        log.info("command %s %s ends %s", kind, command.command_id, result.error_reason or "well")
+        return result
+
+    async def _carry_out(
+        self, command: session_pb2.Command, kind: str, *, is_repeat: bool
+    ) -> None:
+        if kind == "prepare":
+            await self._prepare(command.prepare)
+        elif kind == "stop":
+            await self._watcher.stop()
+        elif kind == "start" or is_repeat:
+            await self._watcher.start()
+        else:
+            await self._watcher.restart()
+
+    async def _prepare(self, action: session_pb2.PrepareAction) -> None:
+        manager = self._watcher.engine.capabilities.manager
+        if action.manager != manager:
+            raise InvalidRequestError(
+                f"this guest runs {manager}, not {action.manager}", subject=action.manager
+            )
+        spec = EngineSpec(
+            version=action.version,
+            listen_addresses=tuple(action.listen_addresses),
+            port=action.port,
+            memory_mib=action.memory_mib,
+        )
+        await self._watcher.prepare(spec, action.databases, action.users)
+
+    def _success(self, command: session_pb2.Command) -> session_pb2.CommandResult:
+        observation = self._watcher.observation()
+        result = session_pb2.CommandResult(command_id=command.command_id)
+        match command.WhichOneof("action"):
+            case "prepare":
+                result.prepare.engine_version = observation.engine_version
+                result.prepare.observation.CopyFrom(observation)
+            case "ping":
+                result.ping.observation.CopyFrom(observation)
+            case _:
+                result.engine.observation.CopyFrom(observation)
+        return result
+
+
+def _failure(command: session_pb2.Command, error: TroveError) -> session_pb2.CommandResult:
+    return session_pb2.CommandResult(
+        command_id=command.command_id, error_reason=error.reason, error_message=error.message
+    )

@@ -1,0 +1,277 @@
+"""Keeps one session open: enrols, connects, reconnects, renews before expiry.
+
+After a session that worked, reconnect at a random moment within the window the gateway asked for;
+after an attempt that failed, wait 1.6 times longer, varied by half, at most two minutes. Nothing
+is ever given up: an outage of the control plane ends some day.
+
+Renewal makes before it breaks: ask for the next certificate, open a second session with it,
+confirm it there, then let go of the first session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from guestagent.config import Config
+from guestagent.identity import GuestIdentity
+from guestagent.outbox import Outbox
+from guestagent.session import Listener, Session
+from trove_grpc.client import PeerChannel, open_channel
+from trove_grpc.errors import (
+    ConflictError,
+    PermissionDeniedError,
+    TroveError,
+    UnauthenticatedError,
+)
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
+from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc
+from trove_grpc.identity import Role
+from trove_grpc.process import wait_or_timeout
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_FACTOR = 1.6
+_TOKEN_POLL_SECONDS = 1.0
+_HANDOVER_SECONDS = 10.0
+# A failed renewal is tried again after a tenth of what is left, within these bounds.
+_RENEWAL_RETRY_SECONDS = (1.0, 600.0)
+
+
+class Backoff:
+    """Pauses that grow; reset by success."""
+
+    def __init__(self, first: float, limit: float) -> None:
+        self._first, self._limit = first, limit
+        self._pause = first
+
+    def reset(self) -> None:
+        self._pause = self._first
+
+    def next(self) -> float:
+        pause = min(self._pause, self._limit)
+        self._pause = min(self._pause * _BACKOFF_FACTOR, self._limit)
+        return pause * random.uniform(0.5, 1.5)  # noqa: S311  jitter
+
+
+class Connection:
+    """The agent's way to the control plane."""
+
+    def __init__(
+        self,
+        config: Config,
+        identity: GuestIdentity,
+        outbox: Outbox,
+        *,
+        listener: Listener,
+        hello: Callable[[], session_pb2.Hello],
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._outbox = outbox
+        self._listener = listener
+        self._hello = hello
+        self._session: Session | None = None
+        self._peer = PeerChannel(
+            config.guest_endpoints, identity=identity.directory, server_role=Role.GATEWAY
+        )
+        self._refused_token = ""
+        self._backoff = Backoff(
+            config.reconnect_backoff.total_seconds(),
+            config.reconnect_backoff_limit.total_seconds(),
+        )
+        self.reconnect_window = config.reconnect_window.total_seconds()
+        self._window_changed = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        return self._session is not None
+
+    def identity_stub(self) -> identity_service_pb2_grpc.IdentityServiceAsyncStub:
+        """Calls with the present identity, on a channel that no ending session closes."""
+        stub: Any = self._peer.stub(identity_service_pb2_grpc.IdentityServiceStub)
+        return stub  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        await self._peer.close()
+
+    def on_renewal_window(self, window: trust_pb2.RenewalWindow) -> None:
+        # A staged certificate has its own pick; this window is about the one in force.
+        if not self._identity.directory.exists("next"):
+            self._identity.pick_renewal(window)
+            self._window_changed.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self._ensure_identity(stop)
+                if stop.is_set():
+                    return
+                session = await self._connect()
+            except TroveError as error:
+                pause = self._backoff.next()
+                log.warning("no session: %s; next try in %.1f s", error.message, pause)
+                await wait_or_timeout(stop, pause)
+                continue
+            self._backoff.reset()
+            self._identity.forget_token()
+            await self._live(session, stop)
+            if not stop.is_set():
+                pause = self.reconnect_window * random.random()  # noqa: S311  a spread
+                await wait_or_timeout(stop, pause)
+
+    async def _ensure_identity(self, stop: asyncio.Event) -> None:
+        """Enrol unless there is a certificate that may still work; wait for a token to come."""
+        said = False
+        while not self._identity.is_usable and not stop.is_set():
+            if await self._enrol_if_possible():
+                return
+            if not said:
+                log.error(
+                    "no usable identity and no unused enrolment token in %s; "
+                    "mint a token for instance %s and put it there",
+                    self._config.token_file,
+                    self._config.instance_id,
+                )
+                said = True
+            await wait_or_timeout(stop, _TOKEN_POLL_SECONDS)
+
+    async def _connect(self) -> Session:
+        """Open a session, with the staged certificate if a renewal was interrupted."""
+        if self._identity.directory.exists("next"):
+            try:
+                return await self._connect_with_next()
+            except TroveError as error:
+                log.warning("the next certificate is not accepted: %s", error.message)
+                if not self._identity.is_valid("current"):
+                    raise
+        try:
+            return await self._open("current")
+        except (UnauthenticatedError, PermissionDeniedError, ConflictError):
+            # Rebuilt from outside: a token that waits beside a refused certificate is the way.
+            await self._enrol_if_possible()
+            raise
+
+    async def _enrol_if_possible(self) -> bool:
+        """Whether there was a token that is not known to be spent."""
+        token = self._identity.read_token()
+        if token is None or token.reveal() == self._refused_token:
+            return False
+        try:
+            await self._identity.enrol(token, self._config.enrolment_endpoints)
+        except UnauthenticatedError:
+            # It will not get better by asking again, and asking locks it.
+            self._refused_token = token.reveal()
+            raise
+        return True
+
+    async def _connect_with_next(self) -> Session:
+        if not self._identity.is_valid("next"):
+            self._identity.discard_next()
+            raise UnauthenticatedError("it has expired")
+        try:
+            session = await self._open("next")
+        except (UnauthenticatedError, PermissionDeniedError, ConflictError):
+            self._identity.discard_next()
+            raise
+        try:
+            await self._identity.confirm_next(session.identity_stub)
+        except BaseException:
+            await session.abandon()
+            raise
+        return session
+
+    async def _open(self, slot: str) -> Session:
+        channel = open_channel(
+            self._config.guest_endpoints,
+            self._identity.directory,
+            server_role=Role.GATEWAY,
+            slot=slot,
+        )
+        session = Session(
+            channel,
+            outbox=self._outbox,
+            listener=self._listener,
+            resend_after=self._config.resend_interval.total_seconds(),
+        )
+        await session.open(self._hello())
+        log.info("session %d opened with the %s certificate", session.epoch, slot)
+        return session
+
+    async def _live(self, session: Session, stop: asyncio.Event) -> None:
+        """Until the session and its successors end, or `stop`."""
+        stopping = asyncio.create_task(stop.wait(), name="stopping")
+        running = self._begin(session)
+        older: set[asyncio.Task[None]] = set()
+        retry_in: float | None = None
+        try:
+            while True:
+                left = self._identity.renew_in() if retry_in is None else retry_in
+                changed = asyncio.create_task(self._window_changed.wait(), name="window")
+                await asyncio.wait(
+                    {running, stopping, changed},
+                    timeout=max(0.0, left),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                changed.cancel()
+                self._window_changed.clear()
+                if stopping.done() or running.done():
+                    break
+                if retry_in is None and self._identity.renew_in() > 0:
+                    continue  # the window moved
+                try:
+                    successor = await self._renew()
+                except TroveError as error:
+                    low, high = _RENEWAL_RETRY_SECONDS
+                    retry_in = min(high, max(low, self._identity.expires_in() / 10))
+                    log.warning("renewal failed: %s; again in %.0f s", error.message, retry_in)
+                    continue
+                retry_in = None
+                older.add(self._retire(session, running))
+                session, running = successor, self._begin(successor)
+            self._session = None
+            if stopping.done():
+                await session.close()
+            await _outcome(running, session)
+        finally:
+            self._session = None
+            stopping.cancel()
+            for task in (running, *older):
+                task.cancel()
+            await asyncio.gather(stopping, running, *older, return_exceptions=True)
+
+    def _begin(self, session: Session) -> asyncio.Task[None]:
+        self._session = session
+        session.take_over()
+        return asyncio.create_task(session.run(), name=f"session-{session.epoch}")
+
+    async def _renew(self) -> Session:
+        await self._identity.request_next(self.identity_stub())
+        return await self._connect_with_next()
+
+    def _retire(self, session: Session, running: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Let the old session hear what is still coming; the gateway ends it with Goodbye."""
+        session.hand_over()
+
+        async def outlive() -> None:
+            await asyncio.wait({running}, timeout=_HANDOVER_SECONDS)
+            if not running.done():
+                await session.close()
+            await _outcome(running, session)
+
+        return asyncio.create_task(outlive(), name=f"retire-{session.epoch}")
+
+
+async def _outcome(running: asyncio.Task[None], session: Session) -> None:
+    """Say how a session ended; raises what is not the control plane's doing."""
+    await asyncio.wait({running})
+    # A stream that we cancel ends its reader as cancelled.
+    error = None if running.cancelled() else running.exception()
+    if error is not None and not isinstance(error, TroveError):
+        raise error
+    reason = session_pb2.GoodbyeReason.Name(session.goodbye).removeprefix("GOODBYE_REASON_")
+    log.info("session %d ended: %s", session.epoch, error or reason)

@@ -1,0 +1,220 @@
+"""The agent's identity: the first from a one-time token, then each from the one before.
+
+Nothing that works is given up before its successor has been used, and every key is on disk
+before its request leaves, so that a lost reply or a crash is answered by asking again with the
+same key:
+
+    <identity>/enrol-<hash of token>.pem    key of an enrolment in progress
+    <identity>/renewal.pem                  key of a renewal in progress
+    <identity>/renewal.json                 when to renew, picked once for each certificate
+    <identity>/next                         issued, not yet confirmed (trove_grpc.tls)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pki import requests
+from trove_grpc.client import call, open_enrolment_channel
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.gen.guest.v1 import (
+    enrolment_service_pb2,
+    enrolment_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
+)
+from trove_grpc.identity import serial_hex
+from trove_grpc.redaction import Secret
+from trove_grpc.tls import IdentityDirectory, KeyMaterial, write_atomically
+
+log = logging.getLogger(__name__)
+
+_CALL_SECONDS = 20.0
+# Where the issuer names no window, renew between half and two thirds of what is left.
+_DEFAULT_WINDOW = (0.5, 0.66)
+# The latest moment, as a share of what is left: a window beyond it is not obeyed.
+_LATEST = 0.8
+_SPREAD = dt.timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Self:
+    """What an agent says of itself; information, not identity."""
+
+    instance_id: str
+    boot_id: str
+    machine_id_hash: str
+    agent_version: str
+
+
+class GuestIdentity:
+    """One guest's identity directory and what is under way in it."""
+
+    def __init__(self, directory: IdentityDirectory, token_file: Path, me: Self) -> None:
+        self.directory = directory
+        self._token_file = token_file
+        self._me = me
+        self._offset = dt.timedelta()
+
+    def now(self) -> dt.datetime:
+        """The control plane's time, as far as it told us: a guest's clock may be wrong."""
+        return dt.datetime.now(dt.UTC) + self._offset
+
+    def note_server_time(self, server_time: dt.datetime) -> None:
+        self._offset = server_time - dt.datetime.now(dt.UTC)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a certificate that has not expired."""
+        return any(self.is_valid(slot) for slot in ("current", "next"))
+
+    def is_valid(self, slot: str) -> bool:
+        return (
+            self.directory.exists(slot)
+            and self.now() < self.directory.load(slot).leaf.not_valid_after_utc
+        )
+
+    def read_token(self) -> Secret | None:
+        """The token as it stands in its file; None when there is none."""
+        try:
+            text = self._token_file.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return Secret(text) if text else None
+
+    def forget_token(self) -> None:
+        """The identity works: token and enrolment keys are of no more use."""
+        self._token_file.unlink(missing_ok=True)
+        for path in self.directory.root.glob("enrol-*.pem"):
+            path.unlink(missing_ok=True)
+
+    async def enrol(self, token: Secret, endpoints: Sequence[str]) -> None:
+        """Turn the token into an identity.
+
+        May be repeated with the same token after any failure but UnauthenticatedError, which
+        says that this token will never do.
+        """
+        name = hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
+        key_pem = self._stored_key(self.directory.root / f"enrol-{name}.pem")
+        request = enrolment_service_pb2.EnrolRequest(
+            token=token.reveal(),
+            csr_der=requests.csr_der(requests.load_key(key_pem)),
+            instance_id=self._me.instance_id,
+            boot_id=self._me.boot_id,
+            machine_id_hash=self._me.machine_id_hash,
+            agent_version=self._me.agent_version,
+        )
+        request.guest_time.GetCurrentTime()
+        channel = open_enrolment_channel(endpoints, self.directory)
+        async with channel:
+            stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
+            response = await call(stub.Enrol, request, timeout=_CALL_SECONDS)
+        self._note(response)
+        material = KeyMaterial(key_pem=key_pem, chain_pem=response.chain_pem)
+        self.directory.install(material, response.bundle)
+        self.pick_renewal(response.renewal_window, slot="current")
+        log.info("enrolled as %s", serial_hex(material.leaf))
+
+    async def request_next(self, stub: identity_service_pb2_grpc.IdentityServiceAsyncStub) -> None:
+        """Have the next certificate staged; asks only when a crash has not left one."""
+        path = self.directory.root / "renewal.pem"
+        if self.directory.exists("next"):
+            path.unlink(missing_ok=True)
+            return
+        key_pem = self._stored_key(path)
+        csr = requests.csr_der(requests.load_key(key_pem))
+        response = await call(
+            stub.Renew,
+            identity_service_pb2.RenewRequest(csr_der=csr),
+            timeout=_CALL_SECONDS,
+            retry=True,
+        )
+        self._note(response)
+        self.directory.store_bundle(response.bundle)
+        self.directory.stage(KeyMaterial(key_pem=key_pem, chain_pem=response.chain_pem))
+        self.pick_renewal(response.renewal_window, slot="next")
+        path.unlink(missing_ok=True)
+
+    async def confirm_next(self, stub: identity_service_pb2_grpc.IdentityServiceAsyncStub) -> None:
+        """Say that `next` works, over a channel that uses it, and make it current."""
+        await call(
+            stub.Confirm, identity_service_pb2.ConfirmRequest(), timeout=_CALL_SECONDS, retry=True
+        )
+        self.directory.promote()
+        log.info("renewed; the certificate is now %s", serial_hex(self.directory.load().leaf))
+
+    def discard_next(self) -> None:
+        """A staged certificate that was refused: begin again with another key."""
+        (self.directory.root / "next").unlink(missing_ok=True)
+        (self.directory.root / "renewal.pem").unlink(missing_ok=True)
+
+    def pick_renewal(self, window: trust_pb2.RenewalWindow, *, slot: str = "current") -> None:
+        """Choose when to renew this certificate; the choice is kept until the window changes."""
+        serial, label = self._labels(window, slot)
+        known = self._pick()
+        if known.get("serial") == serial and label in ("", known.get("window")):
+            return
+        now = self.now()
+        # Counted from now, not from the certificate's start, which is set back for slow clocks.
+        left = self.directory.load(slot).leaf.not_valid_after_utc - now
+        if label:
+            first = window.start_time.ToDatetime(dt.UTC)
+            last = max(first, window.end_time.ToDatetime(dt.UTC))
+        else:
+            first, last = (now + left * share for share in _DEFAULT_WINDOW)
+        at = first + (last - first) * random.random()  # noqa: S311  a spread, not a secret
+        if at <= now:  # a window in the past means now, but not everybody in one second
+            at = now + min(left * 0.1, _SPREAD) * random.random()  # noqa: S311
+        fields = {
+            "serial": serial,
+            "window": label,
+            "at": min(at, now + left * _LATEST).isoformat(),
+        }
+        write_atomically(
+            self.directory.root / "renewal.json", json.dumps(fields).encode(), mode=0o600
+        )
+
+    def renew_in(self) -> float:
+        """Seconds until the picked moment; not above 0 when it has come."""
+        if self.directory.exists("next"):
+            return 0.0
+        self.pick_renewal(trust_pb2.RenewalWindow())  # where a crash left none
+        at = dt.datetime.fromisoformat(self._pick()["at"])
+        return (at - self.now()).total_seconds()
+
+    def expires_in(self) -> float:
+        return (self.directory.load().leaf.not_valid_after_utc - self.now()).total_seconds()
+
+    def _labels(self, window: trust_pb2.RenewalWindow, slot: str) -> tuple[str, str]:
+        serial = serial_hex(self.directory.load(slot).leaf)
+        if not window.HasField("start_time"):
+            return serial, ""
+        return serial, f"{window.start_time.ToJsonString()}/{window.end_time.ToJsonString()}"
+
+    def _pick(self) -> dict[str, str]:
+        try:
+            return dict(json.loads((self.directory.root / "renewal.json").read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _stored_key(self, path: Path) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_bytes()
+        pem = requests.key_pem(requests.new_key())
+        write_atomically(path, pem, mode=0o600)
+        return pem
+
+    def _note(
+        self,
+        response: enrolment_service_pb2.EnrolResponse | identity_service_pb2.RenewResponse,
+    ) -> None:
+        if response.HasField("server_time"):
+            self.note_server_time(response.server_time.ToDatetime(dt.UTC))
