@@ -1,0 +1,84 @@
+"""The web application: routes, and what happens around every request."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateway.rest import metrics, problems
+from gateway.rest.auth import Authenticator
+from gateway.rest.control_plane import ControlPlane
+from gateway.rest.router import Routes, Settings, bind
+from gateway.rest.routes.absent import Absent
+from gateway.rest.routes.catalog import Catalog
+from gateway.rest.routes.instances import Instances
+from gateway.rest.routes.operations import Operations
+from gateway.rest.routes.versions import Versions
+from trove_grpc import context, errors
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID_HEADER = "X-OpenStack-Request-Id"
+_FINAL_ERROR = 500
+
+
+def build_app(
+    control_plane: ControlPlane, authenticator: Authenticator, settings: Settings
+) -> web.Application:
+    """The application; `settings.max_body_bytes` bounds every body."""
+    app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
+    app.add_routes(Versions(settings).routes())
+    # Order matters: the first route that matches wins, and Absent has the wide ones.
+    groups: tuple[Routes, ...] = (
+        Instances(control_plane),
+        Operations(control_plane),
+        Catalog(control_plane),
+        Absent(control_plane),
+    )
+    for group in groups:
+        for method, path, handler in group.routes():
+            app.router.add_route(
+                method, f"/v1.0/{{project}}{path}", bind(handler, authenticator, settings)
+            )
+    return app
+
+
+@web.middleware
+async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Bind the request id, answer errors, measure, log one line."""
+    request_id = context.accept_request_id(request.headers.get(_REQUEST_ID_HEADER, ""))
+    started = time.perf_counter()
+    with context.bound(request_id=request_id):
+        response = await _answer(request, handler)
+        seconds = time.perf_counter() - started
+        metrics.observe(request, response.status, seconds)
+        # Paths name resources only; bodies and queries are never logged.
+        log.info(
+            "%s %s -> %d in %.0f ms",
+            request.method,
+            request.rel_url.raw_path,
+            response.status,
+            seconds * 1000,
+        )
+    response.headers[_REQUEST_ID_HEADER] = request_id
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except errors.TroveError as error:
+        if problems.is_internal(error):
+            log.exception("internal error")
+        return problems.render(error)
+    except web.HTTPException as error:
+        if error.status < web.HTTPBadRequest.status_code:
+            raise
+        return problems.render(problems.from_http(error))
+    except Exception:
+        # The REST counterpart of the RPC interceptor: nothing of an unforeseen failure leaks.
+        log.exception("unhandled error")
+        return problems.render(errors.TroveError("internal error"))

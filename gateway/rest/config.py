@@ -1,0 +1,40 @@
+"""Settings of the REST API."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What `python -m gateway.rest` may be told; durations are seconds in TOML."""
+
+    # Directory of this process's certificate (role api) and trust bundle.
+    identity: Path
+    # Addresses ("host:port") of the conductors, the task managers and the issuers.
+    conductor: tuple[str, ...]
+    taskmanager: tuple[str, ...]
+    issuer: tuple[str, ...]
+    # "address:port" to serve HTTP on; port 0 takes any. 8779 is Trove's registered port.
+    listen: str = "127.0.0.1:8779"
+    # Who may call. "none" lets everybody in and therefore listens on loopback only.
+    auth: str = "none"
+    # Region shown on instances and the only one that may be asked for.
+    region: str = "RegionOne"
+    # "https://host[:port]" for links when a proxy stands in front; empty: the request's Host.
+    public_endpoint: str = ""
+    # Largest request body, bytes. Trove's own is 112 KiB (oslo); module contents will need more.
+    max_body_bytes: int = 114_688
+    # How long a client may take to send its body, and a request to be answered.
+    body_timeout: dt.timedelta = dt.timedelta(seconds=30)
+    request_timeout: dt.timedelta = dt.timedelta(seconds=10)
+    # How long a create or delete waits for the task manager to hear of it. Best effort: the
+    # task manager's own sweep is what guarantees the start.
+    wake_timeout: dt.timedelta = dt.timedelta(seconds=0.5)
+    # How long open requests may go on after SIGTERM.
+    drain_timeout: dt.timedelta = dt.timedelta(seconds=5)
+    log_level: str = "INFO"
+    # Loopback "address:port" for /metrics; empty serves none.
+    metrics_listen: str = ""

@@ -1,0 +1,60 @@
+"""What the REST API needs from the rest of the system; `grpc_control_plane` is the real one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
+from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
+
+
+class ControlPlane(Protocol):
+    """One method per REST request. All raise `trove_grpc.errors`.
+
+    NotFoundError covers another tenant's things too. Reasons that REST treats specially stand
+    in `problems`.
+    """
+
+    async def create_instance(
+        self, request: instance_service_pb2.CreateInstanceRequest
+    ) -> instance_service_pb2.CreateInstanceResponse: ...
+
+    async def get_instance(
+        self, tenant_id: str, instance_id: str
+    ) -> resources_pb2.InstanceView: ...
+
+    async def list_instances(
+        self, tenant_id: str, *, page_size: int, page_token: str
+    ) -> instance_service_pb2.ListInstanceViewsResponse: ...
+
+    async def rename_instance(self, tenant_id: str, instance_id: str, name: str) -> None: ...
+
+    async def delete_instance(self, tenant_id: str, instance_id: str, request_id: str) -> str:
+        """The id of the operation that deletes it."""
+
+    async def get_operation(
+        self, tenant_id: str, operation_id: str
+    ) -> resources_pb2.Operation: ...
+
+    async def list_operations(
+        self, tenant_id: str, instance_id: str, *, page_size: int, page_token: str
+    ) -> instance_service_pb2.ListOperationsResponse: ...
+
+    async def get_quota(self, tenant_id: str) -> Sequence[instance_service_pb2.QuotaResource]: ...
+
+    async def list_datastores(self) -> Sequence[resources_pb2.Datastore]:
+        """Those with an active version."""
+
+    async def get_datastore(self, datastore: str) -> resources_pb2.Datastore:
+        """By name or id."""
+
+    async def get_datastore_version(
+        self, datastore: str, version: str
+    ) -> resources_pb2.DatastoreVersion:
+        """By names or ids; the datastore may be empty when the version is an id."""
+
+    async def list_flavors(self) -> Sequence[task_manager_service_pb2.Flavor]: ...
+
+    async def wake(self, operation_id: str) -> None:
+        """Tell the task manager of an operation, best effort: never raises."""

@@ -1,0 +1,32 @@
+"""Links as Trove gives them: https, the host asked for, the project in the path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+from urllib.parse import quote
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """Builds links for one request."""
+
+    # Scheme and host; Trove says https whatever the request came by.
+    base: str
+    project_id: str
+
+    def of(self, collection: str, identifier: str) -> list[Json]:
+        """The two links of a resource."""
+        resource = f"{collection}/{quote(identifier, safe='')}"
+        return [
+            {"href": f"{self.base}/v1.0/{self.project_id}/{resource}", "rel": "self"},
+            {"href": f"{self.base}/{resource}", "rel": "bookmark"},
+        ]
+
+    def following(self, collection: str, *, limit: int, marker: str) -> list[Json]:
+        """The link to the next page. Clients unquote the marker once more than the URL asks."""
+        twice = quote(quote(marker, safe=""), safe="")
+        href = f"{self.base}/v1.0/{self.project_id}/{collection}?limit={limit}&marker={twice}"
+        return [{"rel": "next", "href": href}]

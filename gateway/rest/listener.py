@@ -1,0 +1,70 @@
+"""The HTTP listener: from settings and a control plane to a bound port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from aiohttp import web
+
+from gateway.rest.app import build_app
+from gateway.rest.auth import build_authenticator
+from gateway.rest.config import Config
+from gateway.rest.control_plane import ControlPlane
+from gateway.rest.router import Settings
+from trove_grpc.errors import InvalidRequestError, UnavailableError
+
+log = logging.getLogger(__name__)
+
+
+async def serve_http(
+    config: Config,
+    control_plane: ControlPlane,
+    stop: asyncio.Event,
+    *,
+    started: asyncio.Future[int] | None = None,
+) -> None:
+    """Serve HTTP alone until `stop`."""
+    authenticator = build_authenticator(config.auth, public_endpoint=config.public_endpoint)
+    host, port = _split(config.listen)
+    authenticator.check_listen(host)
+    settings = Settings(
+        region=config.region,
+        public_endpoint=config.public_endpoint,
+        max_body_bytes=config.max_body_bytes,
+        body_timeout=config.body_timeout,
+        request_timeout=config.request_timeout,
+    )
+    runner = web.AppRunner(
+        build_app(control_plane, authenticator, settings),
+        access_log=None,
+        shutdown_timeout=config.drain_timeout.total_seconds(),
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {config.listen}: {error.strerror} (`ss -ltnp` names the "
+                "process that holds it)",
+                reason="PORT_TAKEN",
+                subject=config.listen,
+            ) from error
+        actual = int(runner.addresses[0][1])
+        log.info("listening on %s port %d, auth %s", host, actual, config.auth)
+        if started is not None:
+            started.set_result(actual)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def _split(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    with contextlib.suppress(ValueError):
+        if host:
+            return host.strip("[]"), int(port)
+    raise InvalidRequestError(f"listen = {listen!r} is not 'address:port'")

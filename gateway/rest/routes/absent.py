@@ -1,0 +1,150 @@
+"""Trove's routes that are not here yet.
+
+What a client reads in passing (lists) is empty, what it names is not found, what it would have
+done is 501 with the reason; an instance that is not the caller's is 404 before all that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from gateway.rest.control_plane import ControlPlane
+from gateway.rest.new_instance import configuration_not_found, not_found
+from gateway.rest.router import Call, Handler, Route, answer
+from trove_grpc.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnsupportedError,
+)
+
+_ALL = ("GET", "POST", "PUT", "PATCH", "DELETE")
+# Kinds of resources that do not exist yet: path, root key of the list, error for one named.
+_KINDS: tuple[tuple[str, str, Callable[[str], NotFoundError]], ...] = (
+    ("/backups", "backups", not_found),
+    ("/configurations", "configurations", configuration_not_found),
+    ("/modules", "modules", lambda name: NotFoundError(f"Module {name} cannot be found.")),
+)
+_ACTIONS = (
+    "restart",
+    "resize",
+    "promote_to_replica_source",
+    "eject_replica_source",
+    "reset_status",
+)
+
+
+class Absent:
+    """Honest answers for what is still to come."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+
+    def routes(self) -> list[Route]:
+        routes: list[Route] = [
+            ("POST", "/instances/{id}/action", self.act),
+            ("GET", "/instances/{id}/backups", self._empty_of_instance("backups")),
+            ("GET", "/instances/{id}/modules", self._empty_of_instance("modules")),
+            ("GET", "/backup_strategies", _empty("backup_strategies")),
+            ("POST", "/backup_strategies", _unsupported("Backup strategies")),
+            ("DELETE", "/backup_strategies", _unsupported("Backup strategies")),
+            ("GET", "/clusters", _empty("clusters")),
+            ("POST", "/clusters", _unsupported("Clusters")),
+            *(
+                (method, "/clusters/{id}", _missing_cluster)
+                for method in ("GET", "POST", "DELETE")
+            ),
+            *((method, "/mgmt/{rest:.*}", _manage) for method in _ALL),
+        ]
+        for path, root, missing in _KINDS:
+            routes += [
+                ("GET", path, _empty(root)),
+                ("POST", path, _unsupported(root.capitalize())),
+            ]
+            one = _missing(missing)
+            routes += [(method, f"{path}/{{id}}", one) for method in _ALL if method != "POST"]
+            routes.append(("GET", f"{path}/{{id}}/instances", one))
+        for part in ("databases", "users", "root", "log", "ssl", "configuration", "modules"):
+            handler = self._refuse_of_instance(part)
+            for path in (f"/instances/{{id}}/{part}", f"/instances/{{id}}/{part}/{{rest:.*}}"):
+                routes += [
+                    (method, path, handler)
+                    for method in _ALL
+                    if (method, path) != ("GET", "/instances/{id}/modules")
+                ]
+        return routes
+
+    async def act(self, call: Call) -> web.Response:
+        """Exactly one known action on an instance of the caller's; none is carried out yet."""
+        asked = await call.object()
+        actions = [action for action in _ACTIONS if action in asked]
+        if len(asked) != 1 or not actions:
+            raise InvalidRequestError(
+                f"Name exactly one action in the request body: {', '.join(_ACTIONS)}."
+            )
+        instance_id = call.segment("id")
+        await self._control_plane.get_instance(call.project_id, instance_id)
+        if not isinstance(asked[actions[0]], dict):
+            raise InvalidRequestError(f"Validation error: {actions[0]} must be an object")
+        if actions[0] == "reset_status" and not call.caller.is_admin:
+            raise PermissionDeniedError(
+                "Policy doesn't allow instance:reset_status to be performed."
+            )
+        raise UnsupportedError(f"The action {actions[0]} is not supported by this deployment yet.")
+
+    def _empty_of_instance(self, root: str) -> Handler:
+        async def handle(call: Call) -> web.Response:
+            await self._control_plane.get_instance(call.project_id, call.segment("id"))
+            return answer({root: []})
+
+        return handle
+
+    def _refuse_of_instance(self, part: str) -> Handler:
+        async def handle(call: Call) -> web.Response:
+            instance_id = call.segment("id")
+            instance = await self._control_plane.get_instance(call.project_id, instance_id)
+            if instance.status == "BUILD":
+                raise ConflictError(
+                    f"Instance {instance_id} is not ready.", reason="INSTANCE_NOT_READY"
+                )
+            raise UnsupportedError(
+                f"/instances/{{id}}/{part} is not supported by this deployment yet."
+            )
+
+        return handle
+
+
+def _empty(root: str) -> Handler:
+    async def handle(_call: Call) -> web.Response:
+        return answer({root: []})
+
+    return handle
+
+
+def _unsupported(what: str) -> Handler:
+    async def handle(call: Call) -> web.Response:
+        if call.http.method == "POST":
+            await call.object()
+        raise UnsupportedError(f"{what} are not supported by this deployment yet.")
+
+    return handle
+
+
+def _missing(error: Callable[[str], NotFoundError]) -> Handler:
+    async def handle(call: Call) -> web.Response:
+        raise error(call.segment("id"))
+
+    return handle
+
+
+async def _missing_cluster(call: Call) -> web.Response:
+    raise NotFoundError(f"Cluster '{call.segment('id')}' cannot be found.")
+
+
+async def _manage(call: Call) -> web.Response:
+    if not call.caller.is_admin:
+        raise PermissionDeniedError("User does not have admin privileges.", reason="NOT_ADMIN")
+    raise UnsupportedError("Management calls are not supported by this deployment yet.")

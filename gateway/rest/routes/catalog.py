@@ -1,0 +1,100 @@
+"""What one may choose from: datastores, their versions, flavors; and one's limits."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.rest import new_instance, views
+from gateway.rest.control_plane import ControlPlane
+from gateway.rest.router import Call, Route, answer
+from trove_grpc.errors import PermissionDeniedError
+
+
+class Catalog:
+    """Reads that ask the control plane once and keep nothing."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+
+    def routes(self) -> list[Route]:
+        version = "/datastores/{datastore}/versions/{version}"
+        return [
+            ("GET", "/limits", self.list_limits),
+            ("GET", "/mgmt/quotas/{id}", self.show_quota),
+            ("GET", "/flavors", self.list_flavors),
+            ("GET", "/flavors/{id}", self.show_flavor),
+            ("GET", "/datastores", self.list_datastores),
+            # Before the route whose middle part would match "versions".
+            ("GET", "/datastores/versions/{version}", self.show_version_by_id),
+            ("GET", "/datastores/{datastore}", self.show_datastore),
+            ("GET", "/datastores/{datastore}/versions", self.list_versions),
+            ("GET", version, self.show_version),
+            ("GET", f"{version}/flavors", self.list_version_flavors),
+            ("GET", f"{version}/volume-types", self.list_volume_types),
+            ("GET", f"{version}/parameters", self.list_parameters),
+            ("GET", "/datastores/versions/{version}/parameters", self.list_parameters),
+        ]
+
+    async def list_limits(self, call: Call) -> web.Response:
+        resources = await self._control_plane.get_quota(call.project_id)
+        return answer({"limits": [views.absolute_limits(resources)]})
+
+    async def show_quota(self, call: Call) -> web.Response:
+        if call.segment("id") != call.project_id and not call.caller.is_admin:
+            raise PermissionDeniedError(f"Operation not allowed for tenant {call.project_id}.")
+        resources = await self._control_plane.get_quota(call.segment("id"))
+        ordered = sorted(resources, key=lambda item: item.resource)
+        return answer({"quotas": [views.quota(item) for item in ordered]})
+
+    async def list_flavors(self, call: Call) -> web.Response:
+        flavors = await self._control_plane.list_flavors()
+        return answer({"flavors": [views.flavor(item, call.links) for item in flavors]})
+
+    async def show_flavor(self, call: Call) -> web.Response:
+        wanted = call.segment("id")
+        for item in await self._control_plane.list_flavors():
+            if item.id == wanted:
+                return answer({"flavor": views.flavor(item, call.links)})
+        raise new_instance.not_found(wanted)
+
+    async def list_datastores(self, call: Call) -> web.Response:
+        found = await self._control_plane.list_datastores()
+        return answer({"datastores": [views.datastore(item, call.links) for item in found]})
+
+    async def show_datastore(self, call: Call) -> web.Response:
+        found = await self._control_plane.get_datastore(call.segment("datastore"))
+        return answer({"datastore": views.datastore(found, call.links)})
+
+    async def list_versions(self, call: Call) -> web.Response:
+        found = await self._control_plane.get_datastore(call.segment("datastore"))
+        active = [version for version in found.versions if version.is_active]
+        return answer({"versions": [views.datastore_version(v, call.links) for v in active]})
+
+    async def show_version(self, call: Call) -> web.Response:
+        found = await self._control_plane.get_datastore_version(
+            call.segment("datastore"), call.segment("version")
+        )
+        return answer({"version": views.datastore_version(found, call.links)})
+
+    async def show_version_by_id(self, call: Call) -> web.Response:
+        found = await self._control_plane.get_datastore_version("", call.segment("version"))
+        return answer({"version": views.datastore_version(found, call.links)})
+
+    async def list_version_flavors(self, call: Call) -> web.Response:
+        """Every flavor: no version restricts them."""
+        await self._check_version(call)
+        return await self.list_flavors(call)
+
+    async def list_volume_types(self, call: Call) -> web.Response:
+        """None: the local driver has one kind of disk."""
+        await self._check_version(call)
+        return answer({"volume_types": []})
+
+    async def list_parameters(self, call: Call) -> web.Response:
+        """None: configuration groups do not exist yet."""
+        await self._check_version(call)
+        return answer({"configuration-parameters": []})
+
+    async def _check_version(self, call: Call) -> None:
+        datastore = call.segment("datastore") if "datastore" in call.http.match_info else ""
+        await self._control_plane.get_datastore_version(datastore, call.segment("version"))

@@ -1,0 +1,180 @@
+"""Instances: create, list, show, rename, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Callable
+
+from aiohttp import web
+
+from gateway.rest import new_instance, views
+from gateway.rest.control_plane import ControlPlane
+from gateway.rest.dialects import dialect_of
+from gateway.rest.fields import Fields
+from gateway.rest.links import Json, Links
+from gateway.rest.router import Call, Route, accepted, answer
+from trove_grpc.errors import InvalidRequestError, NotFoundError, UnsupportedError
+from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
+
+_IDEMPOTENCY_HEADER = "X-Idempotency-Key"
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_CHANGES = ("replica_of", "slave_of", "configuration", "datastore_version", "access")
+
+_View = Callable[[resources_pb2.InstanceView, Links], dict[str, Json]]
+
+
+class Instances:
+    """Trove's instance routes as far as this control plane carries them."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+
+    def routes(self) -> list[Route]:
+        return [
+            ("POST", "/instances", self.create),
+            ("GET", "/instances", self.list_summaries),
+            ("GET", "/instances/detail", self.list_details),
+            ("GET", "/instances/{id}", self.show),
+            ("PUT", "/instances/{id}", self.replace),
+            ("PATCH", "/instances/{id}", self.edit),
+            ("DELETE", "/instances/{id}", self.delete),
+        ]
+
+    async def create(self, call: Call) -> web.Response:
+        request_id = _request_id(call.http)
+        instance = await call.fields("instance")
+        name = new_instance.read_name(instance)
+        new_instance.check_unsupported(instance, region=call.settings.region)
+        size, volume_type = new_instance.read_volume(instance)
+        flavor = new_instance.choose_flavor(instance, await self._control_plane.list_flavors())
+        version = await self._choose_version(instance)
+        request = instance_service_pb2.CreateInstanceRequest(
+            request_id=request_id,
+            tenant_id=call.project_id,
+            name=name,
+            flavor=flavor,
+            volume_size_gib=size,
+            volume_type=volume_type,
+            datastore=version.datastore_id,
+            datastore_version=version.id,
+            region=call.settings.region,
+            availability_zone=instance.text("availability_zone", nullable=True),
+            access=new_instance.read_access(instance),
+        )
+        if instance.raw("databases") or instance.raw("users"):
+            dialect = dialect_of(version.manager)
+            databases = new_instance.read_databases(instance, dialect)
+            users = await asyncio.to_thread(new_instance.read_users, instance, dialect, databases)
+            request.databases.extend(databases)
+            request.users.extend(users)
+        response = await self._control_plane.create_instance(request)
+        await self._control_plane.wake(response.operation_id)
+        return answer({"instance": views.instance_detail(response.instance, call.links)})
+
+    async def list_summaries(self, call: Call) -> web.Response:
+        return await self._list(call, views.instance_summary, "instances")
+
+    async def list_details(self, call: Call) -> web.Response:
+        return await self._list(call, views.instance_detail, "instances/detail")
+
+    async def show(self, call: Call) -> web.Response:
+        instance = await self._control_plane.get_instance(call.project_id, call.segment("id"))
+        return answer({"instance": views.instance_shown(instance, call.links)})
+
+    async def replace(self, call: Call) -> web.Response:
+        changes = await call.fields("instance")
+        changes.only("name", "replica_of", "configuration", "datastore_version", "access")
+        return await self._change(call, changes)
+
+    async def edit(self, call: Call) -> web.Response:
+        changes = await call.fields("instance")
+        changes.only("name", "slave_of", "replica_of", "configuration", "datastore_version")
+        return await self._change(call, changes)
+
+    async def delete(self, call: Call) -> web.Response:
+        operation_id = await self._control_plane.delete_instance(
+            call.project_id, call.segment("id"), _request_id(call.http)
+        )
+        await self._control_plane.wake(operation_id)
+        return accepted()
+
+    async def _list(self, call: Call, view: _View, collection: str) -> web.Response:
+        page = call.page()
+        found = await self._control_plane.list_instances(
+            call.project_id, page_size=page.limit, page_token=page.marker
+        )
+        body: dict[str, Json] = {
+            "instances": [view(instance, call.links) for instance in found.instances]
+        }
+        if found.next_page_token:
+            body["links"] = call.links.following(
+                collection, limit=page.limit, marker=found.next_page_token
+            )
+        return answer(body)
+
+    async def _change(self, call: Call, changes: Fields) -> web.Response:
+        """Carry out a change; an empty one is accepted, as clients detach nothing with it."""
+        instance_id = call.segment("id")
+        name = new_instance.read_name(changes) if "name" in changes else ""
+        instance = await self._control_plane.get_instance(call.project_id, instance_id)
+        await self._check_change(instance, changes)
+        if name:
+            await self._control_plane.rename_instance(call.project_id, instance_id, name)
+        return accepted()
+
+    async def _check_change(self, instance: resources_pb2.InstanceView, changes: Fields) -> None:
+        """Let through what changes nothing; refuse the rest as Trove would."""
+        asked = [change for change in _CHANGES if change in changes]
+        if len(asked) > 1:
+            raise InvalidRequestError("Only one attribute (except 'name') is allowed to update.")
+        for change in asked:
+            if change in ("replica_of", "slave_of"):
+                if changes.text(change, nullable=True):
+                    raise UnsupportedError("Replicas are not supported by this deployment yet.")
+                raise InvalidRequestError(f"Instance {instance.id} is not a replica.")
+            if change == "configuration":
+                if group := changes.text(change, nullable=True):
+                    raise new_instance.configuration_not_found(group)
+            elif change == "datastore_version":
+                await self._control_plane.get_datastore_version(
+                    instance.datastore_version.datastore_id, changes.required_text(change)
+                )
+                raise UnsupportedError("Upgrades are not supported by this deployment yet.")
+            else:
+                new_instance.read_access(changes)
+                raise UnsupportedError(
+                    "Changing the access of an instance is not supported by this deployment yet."
+                )
+
+    async def _choose_version(self, instance: Fields) -> resources_pb2.DatastoreVersion:
+        """The version asked for, with Trove's defaults for what is left out."""
+        datastore = instance.object("datastore") or Fields({}, instance.at("datastore"))
+        name = datastore.text("type", nullable=True)
+        version = datastore.text("version", nullable=True)
+        number = datastore.text("version_number", nullable=True)
+        if not number:
+            return await self._control_plane.get_datastore_version(name, version)
+        # Versions of one name are told apart by their number.
+        chosen = await self._control_plane.get_datastore_version(name, version)
+        siblings = await self._control_plane.get_datastore(chosen.datastore_id)
+        for sibling in siblings.versions:
+            if sibling.version == number and version in ("", sibling.name, sibling.id):
+                return sibling
+        raise NotFoundError(
+            f"Datastore version '{version or chosen.name}' with number {number} cannot be found.",
+            reason="DATASTORE_VERSION_NOT_FOUND",
+        )
+
+
+def _request_id(request: web.Request) -> str:
+    """What makes a repeated request the same request: the client's key, or a new one."""
+    key = request.headers.get(_IDEMPOTENCY_HEADER)
+    if key is None:
+        return str(uuid.uuid4())
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequestError(
+            f"{_IDEMPOTENCY_HEADER} must have 1 to 255 visible ASCII characters."
+        )
+    return key
