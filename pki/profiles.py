@@ -58,7 +58,7 @@ _WITHOUT_ADDRESSES = frozenset({trust_pb2.AUTHORITY_KIND_GUEST, trust_pb2.AUTHOR
 # How far notBefore lies in the past, for clocks that run behind.
 _AUTHORITY_BACKDATE = dt.timedelta(hours=1)
 _GUEST_BACKDATE = dt.timedelta(minutes=10)
-_SERVICE_BACKDATE = dt.timedelta(minutes=2)
+SERVICE_BACKDATE = dt.timedelta(minutes=2)
 # A leaf ends this long before its issuer, so that no verifier meets a dead issuer first.
 ISSUER_MARGIN = dt.timedelta(hours=1)
 # X.520 bounds a common name at 64 characters; this leaves room for kind and generation.
@@ -182,7 +182,7 @@ def service(
         x509.DNSName(service_dns_name(trust_domain, role)),
     ]
     end = _end(issuer, now, lifetime, margin)
-    return leaf(public_key, issuer, names, BOTH, start=now - _SERVICE_BACKDATE, end=end)
+    return leaf(public_key, issuer, names, BOTH, start=now - SERVICE_BACKDATE, end=end)
 
 
 def operator(
@@ -198,7 +198,7 @@ def operator(
     """A person or a tool: a client."""
     uri = x509.UniformResourceIdentifier(operator_uri(trust_domain, name))
     end = _end(issuer, now, lifetime, margin)
-    return leaf(public_key, issuer, [uri], CLIENT, start=now - _SERVICE_BACKDATE, end=end)
+    return leaf(public_key, issuer, [uri], CLIENT, start=now - SERVICE_BACKDATE, end=end)
 
 
 def engine(

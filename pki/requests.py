@@ -37,3 +37,9 @@ def csr_der(key: ec.EllipticCurvePrivateKey) -> bytes:
     """A request with an empty subject and no extensions, DER."""
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+def new_request() -> tuple[bytes, bytes]:
+    """A fresh key (PEM) and its request (DER). Store the key before the request leaves."""
+    key = new_key()
+    return key_pem(key), csr_der(key)

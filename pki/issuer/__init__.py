@@ -1,0 +1,1 @@
+"""The issuer: the one process that holds CA keys. It calls nobody."""

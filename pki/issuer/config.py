@@ -1,0 +1,89 @@
+"""Settings of the issuer and of `trove-pki init`."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pki.profiles import MAX_TRUST_DOMAIN
+from trove_grpc.errors import InvalidRequestError
+
+_TRUST_DOMAIN = re.compile(r"\A[a-z0-9][a-z0-9.-]*\Z")
+# sockaddr_un holds 108 bytes with the final NUL.
+_MAX_SOCKET_PATH = 107
+
+_MINUTE = dt.timedelta(minutes=1)
+_HOUR = dt.timedelta(hours=1)
+_DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Durations are seconds in TOML."""
+
+    identity: Path  # directory of the issuer's own certificate, which it gives itself
+    operator_socket: Path  # UNIX socket; whoever may enter its directory is an operator
+    database_url: str  # the issuer's own schema, e.g. "sqlite:////var/lib/trove/issuer/pki.db"
+    custody_directory: Path  # encrypted CA keys; mode 0700, the issuer's user
+    passphrase_file: Path  # decrypts them; keep it on another medium than their backup
+    listen: str = "127.0.0.1:0"  # internal mutual TLS; port 0 takes any
+    host: str = "localhost"  # names the issuer's own certificate
+    trust_domain: str = "local.trove"  # names everything; cannot change after `init`
+    log_level: str = "INFO"
+    metrics_listen: str = ""  # loopback "address:port"; empty serves none
+
+    guest_lifetime: dt.timedelta = 72 * _HOUR  # a long weekend without a control plane
+    service_lifetime: dt.timedelta = 7 * _DAY  # renewed at a third
+    operator_lifetime: dt.timedelta = 8 * _HOUR  # a working day; also the most one may ask for
+    engine_lifetime: dt.timedelta = 90 * _DAY  # clients of databases must never notice
+    intermediate_lifetime: dt.timedelta = 365 * _DAY
+    root_lifetime: dt.timedelta = 3650 * _DAY
+    authority_margin: dt.timedelta = _HOUR  # a leaf ends this long before its issuer
+
+    token_lifetime: dt.timedelta = _HOUR  # instance builds are slow; also the most to ask for
+    token_retry_window: dt.timedelta = 10 * _MINUTE  # a lost reply may be asked for again
+    token_max_failures: int = 5  # then the token is locked
+    superseded_grace: dt.timedelta = 15 * _MINUTE  # an old certificate lives on after a renewal
+    enrol_attempts_per_minute: int = 30  # failed ones, from one address
+    renewals_per_hour: int = 6  # for each instance; raised by itself where lives are short
+    denial_poll: dt.timedelta = dt.timedelta(seconds=1)  # other issuers on this database
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
+            if isinstance(seconds, (int, float)) and seconds <= 0:
+                raise InvalidRequestError(f"{field.name} must be more than 0")
+        if not _TRUST_DOMAIN.match(self.trust_domain) or len(self.trust_domain) > MAX_TRUST_DOMAIN:
+            raise InvalidRequestError(
+                f"trust_domain {self.trust_domain!r} must be lower-case letters, digits, dots and "
+                f"dashes, at most {MAX_TRUST_DOMAIN}"
+            )
+        if len(str(self.operator_socket).encode()) > _MAX_SOCKET_PATH:
+            raise InvalidRequestError(
+                f"operator_socket {self.operator_socket} is longer than {_MAX_SOCKET_PATH} bytes; "
+                "choose a shorter directory"
+            )
+        for name in ("guest", "service", "operator", "engine"):
+            leaf: dt.timedelta = getattr(self, f"{name}_lifetime")
+            if leaf + self.authority_margin > self.intermediate_lifetime:
+                raise InvalidRequestError(
+                    f"{name}_lifetime plus authority_margin is longer than intermediate_lifetime"
+                )
+        if self.intermediate_lifetime + self.authority_margin > self.root_lifetime:
+            raise InvalidRequestError(
+                "intermediate_lifetime plus authority_margin is longer than root_lifetime"
+            )
+        if self.token_retry_window > self.token_lifetime:
+            raise InvalidRequestError("token_retry_window is longer than token_lifetime")
+
+    @property
+    def certificates_per_hour(self) -> int:
+        """How many certificates an instance may get in an hour.
+
+        A guest renews at half life; four times that leaves room for retries.
+        """
+        return max(self.renewals_per_hour, int(8 * (_HOUR / self.guest_lifetime)))

@@ -1,0 +1,148 @@
+"""What the issuer knows of instances, and whom it refuses. Each function is one transaction's."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy.orm import Session
+
+from pki import tokens as clear_tokens
+from pki.issuer.config import Config
+from pki.models import Certificate, Denial, Subject, Token
+from pki.store import audit, certificates, denials, subjects, tokens
+from trove_grpc.errors import InvalidRequestError
+
+
+def register_subject(
+    session: Session,
+    *,
+    instance_id: str,
+    tenant_id: str,
+    dns_names: Sequence[str],
+    ip_addresses: Sequence[str],
+    actor: str,
+    now: dt.datetime,
+) -> Subject:
+    subject = subjects.register(
+        session,
+        instance_id=instance_id,
+        tenant_id=tenant_id,
+        dns_names=dns_names,
+        ip_addresses=ip_addresses,
+        now=now,
+    )
+    audit.append(
+        session,
+        now=now,
+        actor=actor,
+        action="register-subject",
+        subject=instance_id,
+        detail={"tenant": tenant_id, "epoch": subject.enrol_epoch},
+    )
+    return subject
+
+
+def retire_subject(
+    session: Session,
+    config: Config,
+    instance_id: str,
+    reason: str,
+    *,
+    actor: str,
+    now: dt.datetime,
+) -> None:
+    """End an instance's identity for good. One that was never registered has none to end."""
+    subject = subjects.find(session, instance_id)
+    if subject is None or subject.state == subjects.RETIRED:
+        return
+    subject = subjects.lock_active(session, instance_id)
+    subjects.retire(session, subject, now)
+    tokens.void(session, instance_id, now)
+    latest = certificates.latest_expiry(session, instance_id)
+    denials.write(
+        session,
+        kind=denials.INSTANCE,
+        value=instance_id,
+        reason=reason,
+        now=now,
+        expire_time=max(now + config.guest_lifetime, latest or now),
+    )
+    certificates.mark_denied(
+        session,
+        Certificate.instance_id == instance_id,
+        Certificate.state.in_(certificates.LIVE),
+    )
+    audit.append(
+        session,
+        now=now,
+        actor=actor,
+        action="retire-subject",
+        subject=instance_id,
+        detail={"reason": reason},
+    )
+
+
+def mint_token(
+    session: Session,
+    config: Config,
+    instance_id: str,
+    lifetime: dt.timedelta | None,
+    *,
+    actor: str,
+    now: dt.datetime,
+) -> tuple[Token, clear_tokens.EnrolmentToken]:
+    """A new token; the database keeps only the hash of its secret."""
+    subjects.lock_active(session, instance_id)
+    if lifetime is not None and lifetime <= dt.timedelta(0):
+        raise InvalidRequestError("lifetime must be more than 0")
+    clear = clear_tokens.new()
+    row = Token(
+        token_id=str(uuid.uuid4()),
+        lookup=clear.lookup,
+        secret_hash=clear.secret_hash,
+        instance_id=instance_id,
+        actor=actor,
+        create_time=now,
+        expire_time=now + min(lifetime or config.token_lifetime, config.token_lifetime),
+    )
+    tokens.add(session, row)
+    audit.append(
+        session,
+        now=now,
+        actor=actor,
+        action="mint-token",
+        subject=instance_id,
+        detail={"token": row.token_id},
+    )
+    return row, clear
+
+
+def create_denial(
+    session: Session, kind: str, value: str, reason: str, *, actor: str, now: dt.datetime
+) -> Denial:
+    denial = denials.write(session, kind=kind, value=value, reason=reason, now=now)
+    named = {
+        denials.SERIAL: Certificate.serial == value,
+        denials.KEY: Certificate.key_hash == value,
+        denials.INSTANCE: Certificate.instance_id == value,
+    }
+    if kind in named:
+        certificates.mark_denied(session, named[kind])
+    audit.append(
+        session,
+        now=now,
+        actor=actor,
+        action="create-denial",
+        subject=f"{kind.lower()} {value}",
+        detail={"reason": reason},
+    )
+    return denial
+
+
+def prune(session: Session, config: Config, now: dt.datetime) -> None:
+    """Drop tokens and denials that can matter to nobody any more."""
+    # A used token answers for its retry window; after a day not even a puzzled operator asks.
+    tokens.prune(session, now - config.token_retry_window - dt.timedelta(days=1))
+    denials.prune(session, now - dt.timedelta(hours=1))

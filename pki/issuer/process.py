@@ -1,0 +1,164 @@
+"""The issuer's process: its own identity, two listeners, upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Sequence
+
+from grpc import aio
+from sqlalchemy.orm import Session
+
+from pki import renewal
+from pki.custody import FileCustody, check_directory
+from pki.denials import DenialList
+from pki.issuer import answers, bootstrap, inventory
+from pki.issuer.config import Config
+from pki.issuer.service import IssuerServicer
+from pki.issuer.services import Services
+from pki.models import Denial
+from pki.requests import key_pem, new_key
+from pki.store import Store, authorities, denials
+from trove_grpc import metrics
+from trove_grpc.errors import TroveError, UnavailableError
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
+from trove_grpc.identity import Role, check_validity, identify
+from trove_grpc.process import wait_or_timeout
+from trove_grpc.server import build_internal_server, build_local_server
+from trove_grpc.tls import IdentityDirectory, KeyMaterial
+
+log = logging.getLogger(__name__)
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["IssuerService"].full_name
+_GRACE = 5.0
+_PAGE = 1000
+# How often expired rows are dropped and our own certificate is looked at, seconds.
+_UPKEEP = 30.0
+
+
+async def serve(
+    config: Config,
+    stop: asyncio.Event,
+    started: Callable[[int], None] = lambda _port: None,
+) -> None:
+    """Serve until `stop`; `started` is told the port of the internal listener."""
+    store = Store(config.database_url)
+    try:
+        await _serve(config, store, stop, started)
+    finally:
+        store.close()
+
+
+async def _serve(
+    config: Config, store: Store, stop: asyncio.Event, started: Callable[[int], None]
+) -> None:
+    await asyncio.to_thread(store.migrate)
+    custody = FileCustody(config.custody_directory, config.passphrase_file)
+    signers = await store.run(lambda session: bootstrap.load(session, custody))
+    keeper = OwnIdentity(store, Services(signers, config), config)
+    await keeper.refresh()
+    refused = DenialList()
+    await _follow_denials(store, refused)
+
+    servicer = IssuerServicer(store, signers, config)
+
+    def register(server: aio.Server) -> None:
+        rpc.add_IssuerServiceServicer_to_server(servicer, server)
+
+    config.operator_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # On that socket nobody is asked for a certificate: its directory is the lock.
+    check_directory(config.operator_socket.parent)
+    local = build_local_server(config.operator_socket, register=register)
+    internal = build_internal_server(
+        config.listen,
+        identity=keeper.identity,
+        register=register,
+        services=[_SERVICE],
+        denials=refused,
+    )
+    metrics.serve_metrics(config.metrics_listen)
+    await local.start()
+    await internal.start()
+    log.info("issuer serves on port %d and %s", internal.port, config.operator_socket)
+    started(internal.port)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_keep_denials(store, refused, config, stop), name="denials")
+            tasks.create_task(_upkeep(store, keeper, config, stop), name="upkeep")
+    finally:
+        await internal.stop(_GRACE)
+        await local.stop(_GRACE)
+        config.operator_socket.unlink(missing_ok=True)
+
+
+class OwnIdentity:
+    """The issuer's own certificate: signed in process, for there is nobody to ask."""
+
+    def __init__(self, store: Store, services: Services, config: Config) -> None:
+        self.identity = IdentityDirectory(config.identity)
+        self._store = store
+        self._services = services
+        self._config = config
+
+    async def refresh(self) -> None:
+        """Follow the trust bundle, and renew when a third of the certificate's life is over."""
+        bundle = await self._store.run(authorities.bundle)
+        self.identity.store_bundle(bundle)
+        now = dt.datetime.now(dt.UTC)
+        if not self._is_fresh(now):
+            key = new_key()
+            public_key = key.public_key()
+            certificate = await self._store.run(
+                lambda session: self._services.enrol(
+                    session,
+                    role=Role.ISSUER,
+                    host=self._config.host,
+                    public_key=public_key,
+                    actor="issuer",
+                    now=now,
+                )
+            )
+            material = KeyMaterial(key_pem=key_pem(key), chain_pem=certificate.chain_pem)
+            self.identity.install(material, bundle)
+
+    def _is_fresh(self, now: dt.datetime) -> bool:
+        try:
+            material, bundle = self.identity.load(), self.identity.bundle()
+            check_validity(identify(material.chain_pem, bundle), now)
+        except TroveError:
+            return False
+        return now < renewal.due_time(material.leaf)
+
+
+async def _follow_denials(store: Store, refused: DenialList) -> None:
+    def next_page(session: Session) -> Sequence[Denial]:
+        return denials.after(session, refused.sequence, _PAGE)
+
+    while rows := await store.run(next_page):
+        refused.apply(answers.denial(row) for row in rows)
+    refused.forget_expired()
+
+
+async def _keep_denials(
+    store: Store, refused: DenialList, config: Config, stop: asyncio.Event
+) -> None:
+    while not await wait_or_timeout(stop, config.denial_poll.total_seconds()):
+        try:
+            await _follow_denials(store, refused)
+        except UnavailableError as error:
+            # Calls fail by themselves meanwhile: each needs the same database.
+            log.warning("cannot read denials: %s", error)
+
+
+async def _upkeep(store: Store, keeper: OwnIdentity, config: Config, stop: asyncio.Event) -> None:
+    pause = min(_UPKEEP, config.service_lifetime.total_seconds() / 12)
+    while not await wait_or_timeout(stop, pause):
+        try:
+            await keeper.refresh()
+            await store.run(
+                lambda session: inventory.prune(session, config, dt.datetime.now(dt.UTC))
+            )
+        except TroveError as error:
+            log.warning("upkeep failed, will be tried again: %s", error)

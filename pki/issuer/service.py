@@ -1,0 +1,334 @@
+"""RPC face of the issuer: check the shape, run one transaction, answer."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from pki import csr, tokens
+from pki.authority import Authorities
+from pki.issuer import answers, checks, inventory
+from pki.issuer.config import Config
+from pki.issuer.guests import Guests, Refusal
+from pki.issuer.limits import FailureLimiter, peer_host
+from pki.issuer.services import Services
+from pki.store import Store, audit, authorities, certificates, denials
+from trove_grpc import context, metrics
+from trove_grpc.errors import InvalidRequestError, TroveError, UnauthenticatedError
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.gen.guest.v1 import enrolment_service_pb2
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
+from trove_grpc.identity import SERVICE_ROLES
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+# Refusals of a guest's certificate that somebody should look at.
+_SUSPICIOUS = frozenset(
+    {"STALE_SERIAL", "CSR_KEY_REUSED", "UNKNOWN_CERTIFICATE", "CERTIFICATE_DENIED"}
+)
+_DENIAL_PAGE = 1000
+_MAX_DENIAL_PAGE = 10_000
+_CERTIFICATE_PAGE = 100
+_MAX_CERTIFICATE_PAGE = 1000
+
+
+class IssuerServicer(rpc.IssuerServiceServicer):
+    """Serves IssuerService on the internal listener and on the operator socket."""
+
+    def __init__(
+        self,
+        store: Store,
+        signers: Authorities,
+        config: Config,
+        *,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._now = now
+        self._guests = Guests(signers, config)
+        self._services = Services(signers, config)
+        self._failures = FailureLimiter(config.enrol_attempts_per_minute)
+
+    # Guests, through a gateway.
+
+    async def EnrolGuest(self, request: pb.EnrolGuestRequest, context: Any) -> Any:
+        enrolment = request.enrolment
+        peer = peer_host(request.peer_address)
+        self._failures.check(peer)
+        instance_id = checks.instance_id(enrolment.instance_id)
+        public_key = csr.accept(enrolment.csr_der)
+        token = tokens.parse(enrolment.token)
+        now = self._now()
+
+        def work(session: Session) -> Any:
+            outcome = self._guests.enrol(
+                session,
+                token,
+                instance_id=instance_id,
+                public_key=public_key,
+                actor=request.peer_address or "unknown address",
+                now=now,
+            )
+            return outcome, authorities.bundle(session)
+
+        outcome, bundle = await self._store.run(work)
+        if isinstance(outcome, Refusal):
+            self._failures.count(peer)
+            metrics.RPC_REFUSED.labels("TOKEN_REFUSED").inc()
+            # The one answer: which of the reasons it was stands in the audit alone.
+            raise UnauthenticatedError(
+                "enrolment token refused; ask for a new one", reason="TOKEN_REFUSED"
+            )
+        return pb.EnrolGuestResponse(
+            enrolment=enrolment_service_pb2.EnrolResponse(
+                chain_pem=outcome.chain_pem,
+                bundle=bundle,
+                server_time=answers.timestamp(now),
+                renewal_window=answers.renewal_window(outcome),
+            )
+        )
+
+    async def RenewGuest(self, request: pb.RenewGuestRequest, context: Any) -> Any:
+        public_key = csr.accept(request.csr_der)
+        now = self._now()
+        certificate, bundle = await self._run_for_guest(
+            lambda session: (
+                self._guests.renew(session, request.certificate_pem, public_key, now),
+                authorities.bundle(session),
+            )
+        )
+        return pb.RenewGuestResponse(
+            chain_pem=certificate.chain_pem,
+            bundle=bundle,
+            server_time=answers.timestamp(now),
+            renewal_window=answers.renewal_window(certificate),
+        )
+
+    async def ConfirmGuest(self, request: pb.ConfirmGuestRequest, context: Any) -> Any:
+        now = self._now()
+        await self._run_for_guest(
+            lambda session: self._guests.confirm(session, request.certificate_pem, now)
+        )
+        return pb.ConfirmGuestResponse()
+
+    async def IssueEngineCertificate(
+        self, request: pb.IssueEngineCertificateRequest, context: Any
+    ) -> Any:
+        public_key = csr.accept(request.csr_der)
+        now = self._now()
+        certificate, bundle = await self._run_for_guest(
+            lambda session: (
+                self._guests.issue_engine(session, request.certificate_pem, public_key, now),
+                authorities.bundle(session),
+            )
+        )
+        roots = [
+            authority.certificate_pem
+            for authority in bundle.authorities
+            if authority.kind == trust_pb2.AUTHORITY_KIND_DATABASE_ROOT
+        ]
+        return pb.IssueEngineCertificateResponse(
+            chain_pem=certificate.chain_pem,
+            root_pem=b"".join(roots),
+            expire_time=answers.timestamp(certificate.expire_time),
+        )
+
+    # Instances, told by flow steps.
+
+    async def RegisterSubject(self, request: pb.RegisterSubjectRequest, context: Any) -> Any:
+        instance_id = checks.instance_id(request.instance_id)
+        tenant_id = checks.tenant_id(request.tenant_id)
+        dns_names = checks.dns_names(request.engine_dns_names)
+        ip_addresses = checks.ip_addresses(request.engine_ip_addresses)
+        actor, now = _actor(), self._now()
+        subject = await self._store.run(
+            lambda session: inventory.register_subject(
+                session,
+                instance_id=instance_id,
+                tenant_id=tenant_id,
+                dns_names=dns_names,
+                ip_addresses=ip_addresses,
+                actor=actor,
+                now=now,
+            )
+        )
+        return pb.RegisterSubjectResponse(enrol_epoch=subject.enrol_epoch)
+
+    async def RetireSubject(self, request: pb.RetireSubjectRequest, context: Any) -> Any:
+        instance_id = checks.instance_id(request.instance_id)
+        reason = checks.reason(request.reason or "instance deleted")
+        actor, now = _actor(), self._now()
+        await self._store.run(
+            lambda session: inventory.retire_subject(
+                session, self._config, instance_id, reason, actor=actor, now=now
+            )
+        )
+        return pb.RetireSubjectResponse()
+
+    async def MintToken(self, request: pb.MintTokenRequest, context: Any) -> Any:
+        instance_id = checks.instance_id(request.instance_id)
+        lifetime = request.lifetime.ToTimedelta() if request.HasField("lifetime") else None
+        actor, now = _actor(), self._now()
+        row, clear = await self._store.run(
+            lambda session: inventory.mint_token(
+                session, self._config, instance_id, lifetime, actor=actor, now=now
+            )
+        )
+        return pb.MintTokenResponse(
+            token_id=row.token_id,
+            token=clear.text,
+            expire_time=answers.timestamp(row.expire_time),
+        )
+
+    # Trust and refusal.
+
+    async def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: Any) -> Any:
+        caller, now = _caller(), self._now()
+
+        def work(session: Session) -> trust_pb2.TrustBundle:
+            if caller.role in SERVICE_ROLES:
+                # The first use of a renewed certificate, which ends the one before it.
+                self._services.authenticate(session, caller, now)
+            return authorities.bundle(session)
+
+        return pb.GetTrustBundleResponse(bundle=await self._store.run(work))
+
+    async def ListDenials(self, request: pb.ListDenialsRequest, context: Any) -> Any:
+        size = _page_size(request.page_size, _DENIAL_PAGE, _MAX_DENIAL_PAGE)
+        rows, head = await self._store.run(
+            lambda session: (
+                denials.after(session, request.after_sequence, size),
+                denials.head(session),
+            )
+        )
+        return pb.ListDenialsResponse(
+            denials=[answers.denial(row) for row in rows], head_sequence=head
+        )
+
+    async def CreateDenial(self, request: pb.CreateDenialRequest, context: Any) -> Any:
+        kind = checks.denied(request.kind, request.value)
+        reason = checks.reason(request.reason)
+        actor, now = _actor(), self._now()
+        row = await self._store.run(
+            lambda session: inventory.create_denial(
+                session, kind, request.value, reason, actor=actor, now=now
+            )
+        )
+        return pb.CreateDenialResponse(denial=answers.denial(row))
+
+    # Services and operators.
+
+    async def RenewService(self, request: pb.RenewServiceRequest, context: Any) -> Any:
+        public_key = csr.accept(request.csr_der)
+        caller, now = _caller(), self._now()
+        certificate, bundle = await self._store.run(
+            lambda session: (
+                self._services.renew(session, caller, public_key, now),
+                authorities.bundle(session),
+            )
+        )
+        return pb.RenewServiceResponse(chain_pem=certificate.chain_pem, bundle=bundle)
+
+    async def EnrolService(self, request: pb.EnrolServiceRequest, context: Any) -> Any:
+        role, host = checks.service_role(request.role), checks.host(request.host)
+        public_key = csr.accept(request.csr_der)
+        actor, now = _actor(), self._now()
+        certificate, bundle = await self._store.run(
+            lambda session: (
+                self._services.enrol(
+                    session, role=role, host=host, public_key=public_key, actor=actor, now=now
+                ),
+                authorities.bundle(session),
+            )
+        )
+        return pb.EnrolServiceResponse(chain_pem=certificate.chain_pem, bundle=bundle)
+
+    async def IssueOperatorCertificate(
+        self, request: pb.IssueOperatorCertificateRequest, context: Any
+    ) -> Any:
+        name = checks.operator_name(request.name)
+        public_key = csr.accept(request.csr_der)
+        lifetime = (
+            request.lifetime.ToTimedelta()
+            if request.HasField("lifetime")
+            else self._config.operator_lifetime
+        )
+        if lifetime <= dt.timedelta(0):
+            raise InvalidRequestError("lifetime must be more than 0")
+        actor, now = _actor(), self._now()
+        certificate, bundle = await self._store.run(
+            lambda session: (
+                self._services.issue_operator(
+                    session,
+                    name=name,
+                    lifetime=lifetime,
+                    public_key=public_key,
+                    actor=actor,
+                    now=now,
+                ),
+                authorities.bundle(session),
+            )
+        )
+        return pb.IssueOperatorCertificateResponse(chain_pem=certificate.chain_pem, bundle=bundle)
+
+    async def ListCertificates(self, request: pb.ListCertificatesRequest, context: Any) -> Any:
+        size = _page_size(request.page_size, _CERTIFICATE_PAGE, _MAX_CERTIFICATE_PAGE)
+        if request.page_token and not request.page_token.isdecimal():
+            raise InvalidRequestError("page_token is not one of ours; begin again without it")
+        before = int(request.page_token) if request.page_token else None
+        rows = await self._store.run(
+            lambda session: certificates.page(
+                session, subject=request.subject, before=before, size=size
+            )
+        )
+        return pb.ListCertificatesResponse(
+            certificates=[answers.certificate(row) for row in rows],
+            next_page_token=str(rows[-1].number) if len(rows) == size else "",
+        )
+
+    async def _run_for_guest(self, work: Callable[[Session], Result]) -> Result:
+        """Run a guest's transaction; a suspicious refusal is written down, though all is undone."""
+        try:
+            return await self._store.run(work)
+        except TroveError as error:
+            if error.reason not in _SUSPICIOUS:
+                raise
+            reason, subject, actor, now = error.reason, error.subject, _actor(), self._now()
+            # One guest that insists must not fill the audit: beyond the limit it is only refused.
+            self._failures.check(subject)
+            self._failures.count(subject)
+            metrics.RPC_REFUSED.labels(reason).inc()
+            log.warning("a guest's certificate was refused: %s: %s", reason, error)
+            await self._store.run(
+                lambda session: audit.append(
+                    session,
+                    now=now,
+                    actor=actor,
+                    action="refuse-certificate",
+                    subject=subject,
+                    detail={"why": reason},
+                )
+            )
+            raise
+
+
+def _caller() -> Any:
+    return context.caller()
+
+
+def _actor() -> str:
+    return context.caller().uri
+
+
+def _page_size(asked: int, default: int, most: int) -> int:
+    if asked < 0:
+        raise InvalidRequestError("page_size must not be negative")
+    return min(asked or default, most)

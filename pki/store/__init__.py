@@ -1,0 +1,109 @@
+"""The issuer's database: opens it, migrates it, runs transactions off the event loop.
+
+Synchronous SQLAlchemy in a bounded executor (design: architecture, "database of record"). SQLite
+has one thread, since it has one writer; a server database has several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from trove_grpc.errors import OverloadedError, StaleError, UnavailableError
+
+Result = TypeVar("Result")
+
+_MIGRATIONS = Path(__file__).parent.parent / "migrations"
+_SERVER_WORKERS = 4
+# Calls that may wait for a thread; at 1 ms a transaction the last one waits half a second.
+_MAX_WAITING = 512
+_BUSY_TIMEOUT_MS = 10_000
+
+
+class Store:
+    """Runs functions of a session, each in one transaction."""
+
+    def __init__(self, database_url: str, *, max_waiting: int = _MAX_WAITING) -> None:
+        self.engine = sa.create_engine(database_url, pool_pre_ping=True)
+        is_sqlite = self.engine.dialect.name == "sqlite"
+        if is_sqlite:
+            sa.event.listen(self.engine, "connect", _prepare_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        self._executor = ThreadPoolExecutor(
+            1 if is_sqlite else _SERVER_WORKERS, thread_name_prefix="pki-store"
+        )
+        self._max_waiting = max_waiting
+        self._waiting = 0
+
+    def migrate(self) -> None:
+        """Bring the schema to this release's; does nothing when it is there."""
+        config = alembic.config.Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        try:
+            with self.engine.connect() as connection:
+                config.attributes["connection"] = connection
+                alembic.command.upgrade(config, "head")
+        except sa.exc.OperationalError as error:
+            raise self._away(error) from error
+
+    def run_now(self, function: Callable[[Session], Result]) -> Result:
+        """Run `function` in one transaction on this thread."""
+        try:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                return function(session)
+        except sa.exc.IntegrityError as error:
+            # Two transactions wrote the same key; the repeated one will find the other's row.
+            raise StaleError("another call was faster; repeat this one") from error
+        except sa.exc.OperationalError as error:
+            raise self._away(error) from error
+
+    async def run(self, function: Callable[[Session], Result]) -> Result:
+        """Run `function` in one transaction on a thread of ours.
+
+        Raises OverloadedError when too many wait already. Cancelling the caller does not undo
+        what has begun: callers may repeat, every RPC of the issuer allows for it.
+        """
+        if self._waiting >= self._max_waiting:
+            raise OverloadedError(
+                "the issuer's database has too many calls waiting; retry later", retry_after=1
+            )
+        self._waiting += 1
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self.run_now, function)
+        future.add_done_callback(self._forget)
+        return await future
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.engine.dispose()
+
+    def _forget(self, _done: object) -> None:
+        self._waiting -= 1
+
+    def _away(self, error: sa.exc.OperationalError) -> UnavailableError:
+        url = self.engine.url.render_as_string(hide_password=True)
+        return UnavailableError(f"the issuer's database {url} does not answer: {error.orig}")
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # We begin transactions ourselves: the driver would only do so before the first write.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # A token must not become usable again after a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later would fail with "database is locked".
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

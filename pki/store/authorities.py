@@ -1,0 +1,86 @@
+"""Authorities, their generations, and the trust bundle made of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from google.protobuf import timestamp_pb2
+from sqlalchemy.orm import Session
+
+from pki.models import Authority, Counter, Domain
+from pki.profiles import KINDS_BY_NAME
+from pki.store import counters
+from trove_grpc.errors import ConflictError, NotFoundError
+from trove_grpc.gen.common.v1 import trust_pb2
+
+ACTIVE = "ACTIVE"
+# Generations that peers are told of.
+_IN_BUNDLE = ("TRUSTED", "ACTIVE", "DRAINING", "TAINTED")
+
+
+def ensure_domain(session: Session, trust_domain: str, now: dt.datetime) -> None:
+    """Create the first rows of an empty database; refuse one of another trust domain."""
+    known = session.scalars(sa.select(Domain)).one_or_none()
+    if known is None:
+        session.add(Domain(trust_domain=trust_domain, bundle_version=0, bundle_time=now))
+        session.add_all(Counter(name=name, value=0) for name in (counters.DENIALS, counters.AUDIT))
+        session.flush()
+    elif known.trust_domain != trust_domain:
+        raise ConflictError(
+            f"this database belongs to trust domain {known.trust_domain}, the configuration says "
+            f"{trust_domain}; set trust_domain = {known.trust_domain!r}",
+            reason="OTHER_TRUST_DOMAIN",
+        )
+
+
+def list_all(session: Session) -> Sequence[Authority]:
+    return session.scalars(sa.select(Authority).order_by(Authority.id)).all()
+
+
+def add(
+    session: Session,
+    *,
+    kind: str,
+    generation: int,
+    key_name: str,
+    certificate_pem: bytes,
+    now: dt.datetime,
+) -> Authority:
+    """Record a new ACTIVE generation and give the bundle a new version."""
+    authority = Authority(
+        kind=kind,
+        generation=generation,
+        state=ACTIVE,
+        key_name=key_name,
+        certificate_pem=certificate_pem,
+        create_time=now,
+    )
+    session.add(authority)
+    session.execute(
+        sa.update(Domain).values(bundle_version=Domain.bundle_version + 1, bundle_time=now)
+    )
+    session.flush()
+    return authority
+
+
+def bundle(session: Session) -> trust_pb2.TrustBundle:
+    """The trust bundle in force; raises NotFoundError before `trove-pki init`."""
+    domain = session.scalars(sa.select(Domain)).one_or_none()
+    if domain is None or domain.bundle_version == 0:
+        raise NotFoundError("there is no PKI in this database yet; run `trove-pki init`")
+    created = timestamp_pb2.Timestamp()
+    created.FromDatetime(domain.bundle_time)
+    result = trust_pb2.TrustBundle(
+        trust_domain=domain.trust_domain, version=domain.bundle_version, create_time=created
+    )
+    for authority in list_all(session):
+        if authority.state in _IN_BUNDLE:
+            result.authorities.add(
+                kind=KINDS_BY_NAME[authority.kind],
+                generation=authority.generation,
+                state=trust_pb2.AuthorityState.Value(f"AUTHORITY_STATE_{authority.state}"),
+                certificate_pem=authority.certificate_pem,
+            )
+    return result

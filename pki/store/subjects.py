@@ -1,0 +1,85 @@
+"""Instances the issuer may sign for."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pki.models import Subject
+from trove_grpc.errors import ConflictError, NotFoundError
+
+ACTIVE = "ACTIVE"
+RETIRED = "RETIRED"
+
+
+def find(session: Session, instance_id: str) -> Subject | None:
+    return session.get(Subject, instance_id)
+
+
+def lock_active(session: Session, instance_id: str) -> Subject:
+    """The live subject, locked until the transaction ends: one change of identity at a time.
+
+    Raises NotFoundError (UNKNOWN_INSTANCE) or ConflictError (INSTANCE_RETIRED).
+    """
+    subject = session.scalars(
+        sa.select(Subject).where(Subject.instance_id == instance_id).with_for_update()
+    ).one_or_none()
+    if subject is None:
+        raise NotFoundError(
+            f"instance {instance_id} is not registered with the issuer",
+            reason="UNKNOWN_INSTANCE",
+            subject=instance_id,
+        )
+    if subject.state != ACTIVE:
+        raise ConflictError(
+            f"the identity of instance {instance_id} is retired",
+            reason="INSTANCE_RETIRED",
+            subject=instance_id,
+        )
+    return subject
+
+
+def register(
+    session: Session,
+    *,
+    instance_id: str,
+    tenant_id: str,
+    dns_names: Sequence[str],
+    ip_addresses: Sequence[str],
+    now: dt.datetime,
+) -> Subject:
+    """Make the instance known, or bring its engine's names up to date."""
+    known = session.get(Subject, instance_id)
+    if known is None:
+        known = Subject(
+            instance_id=instance_id,
+            tenant_id=tenant_id,
+            state=ACTIVE,
+            enrol_epoch=1,
+            engine_dns_names=list(dns_names),
+            engine_ip_addresses=list(ip_addresses),
+            create_time=now,
+        )
+        session.add(known)
+        session.flush()
+        return known
+    subject = lock_active(session, instance_id)
+    if subject.tenant_id != tenant_id:
+        raise ConflictError(
+            f"instance {instance_id} is registered for another tenant",
+            reason="OTHER_TENANT",
+            subject=instance_id,
+        )
+    subject.engine_dns_names = list(dns_names)
+    subject.engine_ip_addresses = list(ip_addresses)
+    session.flush()
+    return subject
+
+
+def retire(session: Session, subject: Subject, now: dt.datetime) -> None:
+    subject.state = RETIRED
+    subject.retire_time = now
+    session.flush()
