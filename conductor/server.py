@@ -1,0 +1,148 @@
+"""The conductor as a whole: database, services, server, and the loops beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from grpc import aio
+
+from conductor import schema
+from conductor.config import Config
+from conductor.executor import Database
+from conductor.presence import PresenceTable
+from conductor.sealing import Sealer, load_sealer
+from conductor.services.datastores import DatastoreService
+from conductor.services.instances import InstanceService
+from conductor.services.operations import OperationService
+from conductor.services.reports import ReportService
+from conductor.store import datastores, reports
+from pki.renewal import ServiceRenewer
+from trove_grpc import process
+from trove_grpc.client import PeerChannel
+from trove_grpc.errors import TroveError
+from trove_grpc.gen.conductor.v1 import (
+    datastore_service_pb2_grpc,
+    instance_service_pb2_grpc,
+    operation_service_pb2_grpc,
+    report_service_pb2_grpc,
+)
+from trove_grpc.identity import Role
+from trove_grpc.server import build_internal_server
+from trove_grpc.tls import IdentityDirectory
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], dt.datetime]
+
+SERVICES = (
+    "trove.conductor.v1.InstanceService",
+    "trove.conductor.v1.DatastoreService",
+    "trove.conductor.v1.OperationService",
+    "trove.conductor.v1.ReportService",
+)
+_TIDY_INTERVAL = dt.timedelta(minutes=10)
+# A guest silent for so many deadlines reports elsewhere or is gone: its entry is only memory.
+_FORGET_AFTER_DEADLINES = 10
+
+
+async def serve(
+    config: Config,
+    stop: asyncio.Event,
+    *,
+    started: asyncio.Future[int] | None = None,
+    now: Clock = lambda: dt.datetime.now(dt.UTC),
+) -> None:
+    """Serve until `stop`; `started` receives the port."""
+    presence = PresenceTable(
+        persist_interval=config.presence_persist_interval,
+        forget_after=_FORGET_AFTER_DEADLINES * config.presence_deadline,
+    )
+    sealer = load_sealer(config.sealing_key_file)
+    identity = IdentityDirectory(config.identity)
+    async with _open_database(config) as database:
+        server = build_internal_server(
+            config.listen,
+            identity=identity,
+            register=lambda server: _register(server, config, database, presence, sealer, now),
+            services=SERVICES,
+        )
+        await server.start()
+        try:
+            log.info("serving on %s, port %d", config.listen, server.port)
+            if started is not None:
+                started.set_result(server.port)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_tidy(config, database, presence, stop, now), name="tidy")
+                if config.issuer:
+                    tasks.create_task(_renew_identity(config, identity, stop), name="renew")
+                await stop.wait()
+        finally:
+            await server.stop(config.drain_timeout.total_seconds())
+
+
+def _register(  # noqa: PLR0917  the whole process, in the order in which it is built
+    server: aio.Server,
+    config: Config,
+    database: Database,
+    presence: PresenceTable,
+    sealer: Sealer,
+    now: Clock,
+) -> None:
+    instance_service_pb2_grpc.add_InstanceServiceServicer_to_server(
+        InstanceService(
+            config=config, database=database, presence=presence, sealer=sealer, now=now
+        ),
+        server,
+    )
+    datastore_service_pb2_grpc.add_DatastoreServiceServicer_to_server(
+        DatastoreService(database=database), server
+    )
+    operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
+        OperationService(
+            config=config, database=database, presence=presence, sealer=sealer, now=now
+        ),
+        server,
+    )
+    report_service_pb2_grpc.add_ReportServiceServicer_to_server(
+        ReportService(config=config, database=database, presence=presence, now=now), server
+    )
+
+
+@contextlib.asynccontextmanager
+async def _open_database(config: Config) -> AsyncIterator[Database]:
+    database = Database(
+        config.database_url, threads=config.database_threads, queue=config.database_queue
+    )
+    try:
+        await asyncio.to_thread(schema.upgrade, database)
+        await database.write(datastores.write_datastores, config.datastores)
+        yield database
+    finally:
+        await asyncio.to_thread(database.close)
+
+
+async def _renew_identity(
+    config: Config, identity: IdentityDirectory, stop: asyncio.Event
+) -> None:
+    async with PeerChannel(config.issuer, identity=identity, server_role=Role.ISSUER) as issuer:
+        await ServiceRenewer(identity, issuer).run(stop)
+
+
+async def _tidy(
+    config: Config,
+    database: Database,
+    presence: PresenceTable,
+    stop: asyncio.Event,
+    now: Clock,
+) -> None:
+    """Forget what nobody asks for any more."""
+    while not await process.wait_or_timeout(stop, _TIDY_INTERVAL.total_seconds()):
+        presence.forget_silent(now())
+        try:
+            await database.write(reports.forget_requests, before=now() - config.request_retention)
+        except TroveError as error:
+            log.warning("could not tidy the database, trying again later: %s", error)

@@ -1,0 +1,1 @@
+"""RPC faces: check what is asked, call the store, answer."""

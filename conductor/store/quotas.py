@@ -1,0 +1,187 @@
+"""Quota arithmetic that concurrent creates cannot outrun.
+
+A counter changes only by one conditional UPDATE, which every database carries out atomically: two
+creates that race for the last place leave one winner. An instance's share is a row of its own,
+and removing that row is what releases it, so a delete that runs twice releases once (Trove's
+double-delete defect).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from conductor.config import Quotas
+from conductor.models import Quota, QuotaReservation, QuotaUsage
+from conductor.store.dialects import insert_if_absent
+from trove_grpc.errors import QuotaExceededError
+
+# Everything with a limit.
+RESOURCES = ("backups", "instances", "ram", "volumes")
+UNLIMITED = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """One limited resource of a tenant."""
+
+    resource: str
+    limit: int
+    in_use: int
+    reserved: int
+
+
+def read_usages(session: Session, *, tenant_id: str, defaults: Quotas) -> list[Usage]:
+    """Every resource, by name."""
+    limits = _limits(session, tenant_id, defaults)
+    rows = session.scalars(sa.select(QuotaUsage).where(QuotaUsage.tenant_id == tenant_id))
+    usages = {row.resource: row for row in rows}
+    return [
+        Usage(
+            resource=name,
+            limit=limits[name],
+            in_use=usages[name].in_use if name in usages else 0,
+            reserved=usages[name].reserved if name in usages else 0,
+        )
+        for name in RESOURCES
+    ]
+
+
+def reserve(
+    session: Session,
+    *,
+    tenant_id: str,
+    instance_id: str,
+    amounts: Mapping[str, int],
+    defaults: Quotas,
+) -> None:
+    """Reserve for an instance; raises QuotaExceededError that names every resource exceeded."""
+    limits = _limits(session, tenant_id, defaults)
+    # A zero asks for nothing: it must not fail on a limit that was lowered since.
+    amounts = {name: amount for name, amount in amounts.items() if amount}
+    exceeded = [
+        name
+        for name in sorted(amounts)  # always in one order, so that two creates cannot deadlock
+        if not _add_reserved(session, tenant_id, name, amounts[name], limits[name])
+    ]
+    if exceeded:
+        raise QuotaExceededError(
+            _describe(
+                exceeded, amounts, read_usages(session, tenant_id=tenant_id, defaults=defaults)
+            ),
+            subject=",".join(exceeded),
+        )
+    session.add_all(
+        QuotaReservation(
+            instance_id=instance_id, resource=name, tenant_id=tenant_id, amount=amount
+        )
+        for name, amount in amounts.items()
+    )
+
+
+def commit(session: Session, *, instance_id: str) -> None:
+    """Turn an instance's reservations into usage; once, however often it is called."""
+    for row in _shares(session, instance_id):
+        claimed = session.execute(
+            sa.update(QuotaReservation)
+            .where(
+                QuotaReservation.instance_id == instance_id,
+                QuotaReservation.resource == row.resource,
+                QuotaReservation.is_committed.is_(False),
+            )
+            .values(is_committed=True)
+        )
+        if claimed.rowcount:  # type: ignore[attr-defined]
+            _change(session, row.tenant_id, row.resource, in_use=row.amount, reserved=-row.amount)
+
+
+def release(session: Session, *, instance_id: str) -> None:
+    """Give back all an instance holds; once, however often it is called."""
+    for row in _shares(session, instance_id):
+        removed = session.execute(
+            sa.delete(QuotaReservation).where(
+                QuotaReservation.instance_id == instance_id,
+                QuotaReservation.resource == row.resource,
+            )
+        )
+        if removed.rowcount:  # type: ignore[attr-defined]
+            side = "in_use" if row.is_committed else "reserved"
+            _change(session, row.tenant_id, row.resource, **{side: -row.amount})
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    tenant_id: str
+    resource: str
+    amount: int
+    is_committed: bool
+
+
+def _shares(session: Session, instance_id: str) -> list[_Share]:
+    # Locked and read as plain values: the rows are changed by statements, not through the ORM.
+    rows = session.execute(
+        sa.select(
+            QuotaReservation.tenant_id,
+            QuotaReservation.resource,
+            QuotaReservation.amount,
+            QuotaReservation.is_committed,
+        )
+        .where(QuotaReservation.instance_id == instance_id)
+        .order_by(QuotaReservation.resource)
+        .with_for_update()
+    )
+    return [_Share(*row) for row in rows]
+
+
+def _limits(session: Session, tenant_id: str, defaults: Quotas) -> dict[str, int]:
+    own = {
+        row.resource: row.hard_limit
+        for row in session.scalars(sa.select(Quota).where(Quota.tenant_id == tenant_id))
+    }
+    return {name: own.get(name, getattr(defaults, name)) for name in RESOURCES}
+
+
+def _add_reserved(
+    session: Session, tenant_id: str, resource: str, amount: int, limit: int
+) -> bool:
+    insert_if_absent(
+        session,
+        QuotaUsage,
+        {"tenant_id": tenant_id, "resource": resource, "in_use": 0, "reserved": 0},
+    )
+    statement = (
+        sa.update(QuotaUsage)
+        .where(QuotaUsage.tenant_id == tenant_id, QuotaUsage.resource == resource)
+        .values(reserved=QuotaUsage.reserved + amount)
+        .execution_options(synchronize_session=False)
+    )
+    if limit != UNLIMITED:
+        statement = statement.where(QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit)
+    return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def _change(
+    session: Session, tenant_id: str, resource: str, *, in_use: int = 0, reserved: int = 0
+) -> None:
+    session.execute(
+        sa.update(QuotaUsage)
+        .where(QuotaUsage.tenant_id == tenant_id, QuotaUsage.resource == resource)
+        .values(in_use=QuotaUsage.in_use + in_use, reserved=QuotaUsage.reserved + reserved)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _describe(exceeded: list[str], amounts: Mapping[str, int], usages: list[Usage]) -> str:
+    by_name = {usage.resource: usage for usage in usages}
+    parts = [
+        f"{name}: limit {by_name[name].limit}, "
+        f"held {by_name[name].in_use + by_name[name].reserved}, asked {amounts[name]}"
+        for name in exceeded
+    ]
+    return (
+        f"Quota exceeded for resources: {exceeded}. ({'; '.join(parts)}.) "
+        "Delete instances or ask for a larger quota."
+    )
