@@ -1,0 +1,355 @@
+"""`trovectl demo`: a database from nothing through the real client, broken and brought back.
+
+Everything a newcomer would do by hand, with the commands they would type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trove_grpc.errors import DeadlineError, TroveError, UnavailableError
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.tls import IdentityDirectory, anchors, write_atomically
+from trovectl import down, lock, ports, procfs, up
+from trovectl.layout import Layout
+
+_PROJECT = "demo"
+_NAME_PREFIX = "demo-"
+_DATABASE = "shop"
+_USER = "alice"
+_POLL_SECONDS = 0.2
+_UP_SECONDS = 180.0
+_CREATE_SECONDS = 300.0
+_RECOVER_SECONDS = 120.0
+_DELETE_SECONDS = 180.0
+
+
+def run(state: Path, *, keep: bool) -> int:
+    """Run the demo in `state`; what it started is stopped unless `keep`."""
+    with _installation(state, keep=keep) as rest:
+        Demo(state, rest).play()
+        _title("What runs now")
+        _command([*_trovectl(state, "status")])
+    _title("Three things to try")
+    _say(_suggestions(state, rest, keep=keep))
+    return 0
+
+
+@contextlib.contextmanager
+def _installation(state: Path, *, keep: bool) -> Iterator[str]:
+    """The address of the REST API of a running installation."""
+    state.mkdir(mode=0o711, parents=True, exist_ok=True)
+    try:
+        if lock.holder_of(Layout(state).lock):
+            _title(f"Using what runs in {state} already")
+            rest = _rest_address(state)
+        else:
+            _title("trovectl up: the PKI, then five processes, each with its own certificate")
+            rest = _rest_address(state)
+            _start(state, rest)
+        yield rest
+    except BaseException:
+        # Interrupted or failed: nothing may stay behind, wished or not.
+        down.stop(state)
+        raise
+    if not keep:
+        _title("trovectl down: everything stops, in order")
+        _say(down.stop(state))
+
+
+def _rest_address(state: Path) -> str:
+    """Trove's port when it is free, else another; the same one in later runs."""
+    saved = state / "demo.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads(saved.read_text())["rest"])
+    preferred = int(up.REST_LISTEN.rpartition(":")[2])
+    free = ports.is_free(ports.LOOPBACK, preferred)
+    port = preferred if free else ports.choose(taken=set())
+    rest = f"{ports.LOOPBACK}:{port}"
+    write_atomically(saved, json.dumps({"rest": rest}).encode(), mode=0o600)
+    return rest
+
+
+def _trovectl(state: Path, verb: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "trovectl", verb, "--state-dir", str(state), *arguments]
+
+
+def _start(state: Path, rest: str) -> None:
+    """Start `trovectl up` apart from our terminal, and show what it says until it is ready."""
+    output = state / "up.out"
+    with output.open("wb") as file:
+        child = subprocess.Popen(
+            _trovectl(state, "up", "--rest-listen", rest),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            cwd="/",
+        )
+    shown = 0
+    ends = time.monotonic() + _UP_SECONDS
+    while True:
+        lines = output.read_text(errors="replace").splitlines(keepends=True)
+        lines = [line for line in lines if line.endswith("\n")]
+        for line in lines[shown:]:
+            _say(f"  {line.rstrip()}")
+        shown = len(lines)
+        if any(line.startswith("ready:") for line in lines):
+            return
+        if child.poll() is not None:
+            raise UnavailableError(f"trovectl up ended with status {child.returncode}; see above")
+        if time.monotonic() > ends:
+            raise DeadlineError(f"trovectl up was not ready within {_UP_SECONDS:g} s")
+        time.sleep(_POLL_SECONDS)
+
+
+class Demo:
+    """One play against a running installation."""
+
+    def __init__(self, state: Path, rest: str) -> None:
+        self._state = state
+        self._places = Layout(state)
+        self._endpoint = f"http://{rest}/v1.0/{_PROJECT}"
+        self._password = secrets.token_urlsafe(12)
+
+    def play(self) -> None:
+        self._clear()
+        instance_id = self._create()
+        self._watch(instance_id)
+        instance = self._get(f"instances/{instance_id}")["instance"]
+        host = instance["ip"][0]
+        _title("Connecting as the new user, the server's certificate verified in full")
+        self._psql(
+            host,
+            "CREATE TABLE orders (id int, item text); "
+            "INSERT INTO orders VALUES (1, 'tea'), (2, 'cups')",
+        )
+        self._psql(host, "SELECT * FROM orders")
+        before = self._show(instance_id)
+        self._kill(instance_id)
+        self._await_recovery(instance_id, before)
+        self._psql(host, "SELECT count(*) AS orders_still_there FROM orders")
+
+    def _clear(self) -> None:
+        """Databases of earlier plays would use up the quota."""
+        old = [
+            each
+            for each in self._get("instances?limit=100")["instances"]
+            if each["name"].startswith(_NAME_PREFIX)
+        ]
+        if not old:
+            return
+        _title("Removing the database of an earlier demo")
+        for each in old:
+            self._openstack("delete", each["id"])
+
+        def gone() -> bool:
+            left = {each["id"] for each in self._get("instances?limit=100")["instances"]}
+            return not left.intersection(each["id"] for each in old)
+
+        _await(gone, _DELETE_SECONDS, "the old demo database to be removed")
+
+    def _create(self) -> str:
+        _title("Creating a PostgreSQL database through the REST API with OpenStack's own client")
+        name = f"{_NAME_PREFIX}{time.strftime('%H%M%S')}"
+        output = self._openstack(
+            *("create", name, "--flavor", "db.tiny", "--size", "1"),
+            *("--datastore", "postgresql", "--databases", _DATABASE),
+            *("--users", f"{_USER}:{self._password}"),
+            *("-f", "json"),
+        )
+        created = json.loads(output)
+        _say(f"  {created['id']}  {created['status']}")
+        return str(created["id"])
+
+    def _openstack(self, *arguments: str) -> str:
+        """Run `openstack database instance …`; raises UnavailableError with what it says."""
+        program = Path(sys.executable).with_name("openstack")
+        if not program.exists():
+            raise UnavailableError(f"there is no {program}; run `make setup`")
+        argv = [
+            *("--os-auth-type", "none", "--os-endpoint", self._endpoint),
+            *("database", "instance", *arguments),
+        ]
+        # The client takes a user's password as an argument only; it is shown to nobody else.
+        _say("  $ openstack " + " ".join(argv).replace(self._password, "********"))
+        done = subprocess.run(
+            [str(program), *argv],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={name: value for name, value in os.environ.items() if not name.startswith("OS_")},
+        )
+        if done.returncode:
+            problem = done.stderr.strip().replace(self._password, "********")
+            raise UnavailableError(f"openstack {arguments[0]} failed: {problem}")
+        return done.stdout
+
+    def _get(self, path: str) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self._endpoint}/{path}")  # noqa: S310  ours, http
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+                content: dict[str, Any] = json.load(response)
+                return content
+        except urllib.error.HTTPError as error:
+            text = error.read().decode(errors="replace")[:500]
+            raise UnavailableError(f"GET {path} answered {error.code}: {text}") from error
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"GET {path}: {error}") from error
+
+    def _watch(self, instance_id: str) -> None:
+        """Print each step as it ends until the operation does."""
+        shown: set[tuple[str, str]] = set()
+        ends = time.monotonic() + _CREATE_SECONDS
+        while True:
+            operation = self._get(f"instances/{instance_id}/operations")["operations"][0]
+            for step in operation["steps"]:
+                key = (step["name"], step["state"])
+                if key not in shown:
+                    shown.add(key)
+                    detail = f"  {step['detail']}" if step.get("detail") else ""
+                    _say(f"  {time.strftime('%T')}  {step['name']:<18} {step['state']}{detail}")
+            if operation["state"] == "SUCCEEDED":
+                break
+            if operation["state"] in ("FAILED", "STUCK"):
+                fault = operation.get("fault", {})
+                raise UnavailableError(
+                    f"create_instance {operation['state']}: "
+                    f"{fault.get('message', '')}\n{fault.get('details', '')}"
+                )
+            if time.monotonic() > ends:
+                raise DeadlineError(f"the instance was not built within {_CREATE_SECONDS:g} s")
+            time.sleep(_POLL_SECONDS)
+        _await(lambda: self._show(instance_id)[0] == "ACTIVE / HEALTHY", 60, "ACTIVE and HEALTHY")
+        _say("  the instance is ACTIVE and HEALTHY")
+
+    def _show(self, instance_id: str) -> tuple[str, int]:
+        """Status and operating status as REST has them, and how often the engine was started."""
+        instance = self._get(f"instances/{instance_id}")["instance"]
+        state = f"{instance['status']} / {instance['operating_status'] or '-'}"
+        return state, int(instance.get("engine", {}).get("start_count", 0))
+
+    def _psql(self, host: str, statement: str) -> None:
+        """Run a statement as the demo's user; the password goes through a private file."""
+        program = shutil.which("psql")
+        if program is None:
+            raise UnavailableError("there is no psql on PATH; run `make setup`")
+        bundle = IdentityDirectory(self._places.operator).bundle()
+        authority = self._state / "database-ca.pem"
+        roots = anchors(bundle, {trust_pb2.AUTHORITY_KIND_DATABASE_ROOT})
+        write_atomically(authority, roots, mode=0o644)
+        target = (
+            f"host={host} dbname={_DATABASE} user={_USER} "
+            f"sslmode=verify-full sslrootcert={authority}"
+        )
+        _say(f'  $ psql "{target}" -c "{statement}"')
+        with tempfile.TemporaryDirectory() as folder:
+            secret = Path(folder) / "pgpass"
+            write_atomically(secret, f"{host}:*:*:*:{self._password}\n".encode(), mode=0o600)
+            done = subprocess.run(
+                [program, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", target, "-c", statement],
+                env={
+                    "PATH": os.environ.get("PATH", ""),
+                    "PGPASSFILE": str(secret),
+                    "HOME": folder,
+                },
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        if done.returncode:
+            raise UnavailableError(f"psql failed: {done.stderr.strip()}")
+        for line in done.stdout.rstrip().splitlines():
+            _say(f"  {line}")
+
+    def _kill(self, instance_id: str) -> None:
+        _title("Killing the engine with kill -9")
+        postmaster = next(
+            (
+                process
+                for process in procfs.under(self._places.guest(instance_id))
+                if procfs.arguments(process.pid)[:1] and _is_postmaster(process.pid)
+            ),
+            None,
+        )
+        if postmaster is None:
+            raise UnavailableError("no running engine was found")
+        procfs.send(postmaster, signal.SIGKILL)
+        _say(f"  $ kill -9 {postmaster.pid}")
+
+    def _await_recovery(self, instance_id: str, before: tuple[str, int]) -> None:
+        """Print what REST shows, whenever it changes, until the engine is healthy again."""
+        last = before
+        _say(f"  {time.strftime('%T')}  REST: {last[0]}, engine started {last[1]} time(s)")
+
+        def recovered() -> bool:
+            nonlocal last
+            now = self._show(instance_id)
+            if now != last:
+                last = now
+                _say(f"  {time.strftime('%T')}  REST: {now[0]}, engine started {now[1]} time(s)")
+            return now[0] == "ACTIVE / HEALTHY" and now[1] > before[1]
+
+        _await(recovered, _RECOVER_SECONDS, "the agent to bring the engine back")
+
+
+def _is_postmaster(pid: int) -> bool:
+    argv = procfs.arguments(pid)
+    # Its children show a title ("postgres: checkpointer"), not their arguments.
+    return argv[0].endswith("/postgres") and "-D" in argv
+
+
+def _await(claim: Callable[[], bool], seconds: float, what: str) -> None:
+    ends = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > ends:
+            raise DeadlineError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _command(argv: list[str]) -> None:
+    done = subprocess.run(argv, check=False, timeout=60)
+    if done.returncode:
+        raise TroveError(f"{argv[4]} ended with status {done.returncode}")
+
+
+def _suggestions(state: Path, rest: str, *, keep: bool) -> str:
+    program = Path(sys.executable).with_name("trovectl")
+    client = Path(sys.executable).with_name("openstack")
+    openstack = f"{client} --os-auth-type none --os-endpoint http://{rest}/v1.0/{_PROJECT}"
+    first = (
+        f"  {program} down --state-dir {state}        # stop it all; the database stays on disk"
+        if keep
+        else f"  {program} up --state-dir {state} --rest-listen {rest}   # bring the database back"
+    )
+    return "\n".join(
+        (
+            first,
+            f"  {openstack} database instance list",
+            f"  {program} events --state-dir {state} INSTANCE   # what happened, step by step",
+        )
+    )
+
+
+def _title(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
