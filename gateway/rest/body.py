@@ -26,6 +26,11 @@ async def read_object(request: web.Request, *, limit: int, timeout: float) -> di
             "Send JSON with Content-Type: application/json.",
             reason="MEDIA_TYPE_UNSUPPORTED",
         )
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise InvalidRequestError(
+            "Compressed request bodies are not supported; send the body as it is.",
+            reason="MEDIA_TYPE_UNSUPPORTED",
+        )
     text = await _read_text(request, limit=limit, timeout=timeout)
     if not text.strip():
         raise InvalidRequestError("Malformed request body: it is empty. Send a JSON object.")
@@ -68,7 +73,7 @@ async def _read_text(request: web.Request, *, limit: int, timeout: float) -> str
         raise problems.body_too_large(limit) from None
     except (web.RequestPayloadError, HttpProcessingError):
         raise InvalidRequestError(
-            "Malformed request body: its transfer or content encoding is broken."
+            "Malformed request body: its transfer encoding is broken."
         ) from None
     try:
         return data.decode()

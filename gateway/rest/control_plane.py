@@ -47,12 +47,16 @@ class ControlPlane(Protocol):
         """Those with an active version."""
 
     async def get_datastore(self, datastore: str) -> resources_pb2.Datastore:
-        """By name or id."""
+        """By name or id, with its active versions."""
 
     async def get_datastore_version(
         self, datastore: str, version: str
     ) -> resources_pb2.DatastoreVersion:
-        """By names or ids; the datastore may be empty when the version is an id."""
+        """By names or ids, inactive ones too.
+
+        The datastore may be empty when the version is an id. An empty version means the
+        datastore's default; both empty, that of the default datastore.
+        """
 
     async def list_flavors(self) -> Sequence[task_manager_service_pb2.Flavor]: ...
 

@@ -39,6 +39,7 @@ async def serve_http(
     runner = web.AppRunner(
         build_app(control_plane, authenticator, settings),
         access_log=None,
+        auto_decompress=False,  # Trove takes no compressed bodies; none can blow up here
         shutdown_timeout=config.drain_timeout.total_seconds(),
     )
     await runner.setup()

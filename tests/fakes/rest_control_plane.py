@@ -79,8 +79,13 @@ class FakeControlPlane:
         if key in self._answers:
             return self._answers[key]
         version = await self.get_datastore_version(request.datastore, request.datastore_version)
-        if request.volume_size_gib > MAX_VOLUME_GIB:
+        if not version.is_active:
             raise InvalidRequestError(
+                f"Datastore version '{version.name}' is not active.",
+                reason="DATASTORE_VERSION_INACTIVE",
+            )
+        if request.volume_size_gib > MAX_VOLUME_GIB:
+            raise QuotaExceededError(
                 f"Volume 'size' cannot exceed maximum of {MAX_VOLUME_GIB} GB, "
                 f"{request.volume_size_gib} cannot be accepted.",
                 reason="VOLUME_TOO_LARGE",
@@ -181,7 +186,11 @@ class FakeControlPlane:
         self._check()
         for item in self.datastores:
             if datastore in (item.id, item.name):
-                return item
+                found = resources_pb2.Datastore()
+                found.CopyFrom(item)
+                del found.versions[:]
+                found.versions.extend(version for version in item.versions if version.is_active)
+                return found
         raise NotFoundError(
             f"Datastore '{datastore}' cannot be found.", reason="DATASTORE_NOT_FOUND"
         )
@@ -190,19 +199,14 @@ class FakeControlPlane:
         self, datastore: str, version: str
     ) -> resources_pb2.DatastoreVersion:
         self._check()
+        candidates = self.datastores
         if datastore or not version:
-            candidates = [await self.get_datastore(datastore or self.datastores[0].name)]
-        else:
-            candidates = self.datastores
+            chosen = await self.get_datastore(datastore or self.datastores[0].name)
+            candidates = [item for item in self.datastores if item.id == chosen.id]
         wanted = version or candidates[0].default_version_id
         for candidate in candidates:
             for item in candidate.versions:
                 if wanted == item.id or (datastore and wanted == item.name):
-                    if not item.is_active:
-                        raise InvalidRequestError(
-                            f"Datastore version '{version}' is not active.",
-                            reason="DATASTORE_VERSION_INACTIVE",
-                        )
                     return item
         raise NotFoundError(
             f"Datastore version '{version}' cannot be found.",

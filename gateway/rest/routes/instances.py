@@ -157,13 +157,15 @@ class Instances:
         if not number:
             return await self._control_plane.get_datastore_version(name, version)
         # Versions of one name are told apart by their number.
-        chosen = await self._control_plane.get_datastore_version(name, version)
-        siblings = await self._control_plane.get_datastore(chosen.datastore_id)
+        if not name:
+            chosen = await self._control_plane.get_datastore_version(name, version)
+            name = chosen.datastore_id
+        siblings = await self._control_plane.get_datastore(name)
         for sibling in siblings.versions:
             if sibling.version == number and version in ("", sibling.name, sibling.id):
                 return sibling
         raise NotFoundError(
-            f"Datastore version '{version or chosen.name}' with number {number} cannot be found.",
+            f"Datastore version '{version}' with number '{number}' cannot be found.",
             reason="DATASTORE_VERSION_NOT_FOUND",
         )
 
