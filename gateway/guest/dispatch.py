@@ -1,0 +1,142 @@
+"""DispatchService: commands from the task manager down to a guest, its answer back up.
+
+Every guest has one bounded table of unanswered commands (commands.py); when it is full the caller
+hears OVERLOADED at once. A command whose session ends answers SESSION_MOVED: the caller looks the
+session up again and repeats the same command id, which the agent's journal makes harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from google.protobuf import timestamp_pb2
+
+from gateway.guest.commands import DESTRUCTIVE
+from gateway.guest.denials import DenialFeed
+from gateway.guest.registry import Registry
+from gateway.guest.session import Session
+from trove_grpc import context, errors
+from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2 as dispatch_pb2
+from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_rpc
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
+
+_COMMAND_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}\Z")
+# For a caller that sets no deadline, seconds.
+_DEFAULT_TIMEOUT = 600.0
+_PAGE_SIZE, _MAX_PAGE_SIZE = 100, 1000
+
+
+class DispatchService(dispatch_rpc.DispatchServiceServicer):
+    """Finds the guest's session and waits for its answer."""
+
+    def __init__(self, registry: Registry, feed: DenialFeed) -> None:
+        self._registry = registry
+        self._feed = feed
+
+    async def SendCommand(
+        self, request: dispatch_pb2.SendCommandRequest, context_: Any
+    ) -> dispatch_pb2.SendCommandResponse:
+        """Send one command and wait for its result."""
+        command = _checked(request.command)
+        session = self._registry.current(request.instance_id)
+        action = command.WhichOneof("action") or ""
+        if action in DESTRUCTIVE:
+            self._feed.require_fresh()
+            _refuse_suspected(session)
+        if session.hello.capabilities and action not in session.hello.capabilities:
+            raise errors.UnsupportedError(
+                f"the agent of {request.instance_id} ({session.hello.agent_version}) does not "
+                f"understand {action!r}; upgrade it",
+                subject=request.instance_id,
+            )
+        timeout = _timeout(command)
+        pending = session.submit(command, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                # Shielded: another caller may wait for the same answer.
+                result = await asyncio.shield(pending.answer)
+        except TimeoutError as error:
+            raise errors.DeadlineError(
+                f"no answer to {action} from {request.instance_id} in {timeout:.0f} s; it may "
+                "have happened: repeat with the same command id",
+                subject=request.instance_id,
+            ) from error
+        finally:
+            session.commands.release(pending)
+        return dispatch_pb2.SendCommandResponse(result=result)
+
+    async def ListSessions(
+        self, request: dispatch_pb2.ListSessionsRequest, context_: Any
+    ) -> dispatch_pb2.ListSessionsResponse:
+        """One page of the live sessions, by instance id and epoch."""
+        size = min(request.page_size or _PAGE_SIZE, _MAX_PAGE_SIZE)
+        if size < 1:
+            raise errors.InvalidRequestError("page_size is negative")
+        after = request.page_token
+        sessions = sorted(
+            ((_token(session), session) for session in self._registry),
+            key=lambda pair: pair[0],
+        )
+        page = [(token, session) for token, session in sessions if token > after][: size + 1]
+        response = dispatch_pb2.ListSessionsResponse(
+            sessions=[_describe(session) for _, session in page[:size]]
+        )
+        if len(page) > size:
+            response.next_page_token = page[size - 1][0]
+        return response
+
+
+def _checked(command: guest_pb2.Command) -> guest_pb2.Command:
+    if not _COMMAND_ID.match(command.command_id):
+        raise errors.InvalidRequestError(
+            "command_id is 1 to 256 letters, digits, '.', '_', ':', '/' or '-'"
+        )
+    if command.WhichOneof("action") is None:
+        raise errors.InvalidRequestError("the command names no action")
+    if not command.request_id:
+        command.request_id = context.request_id()
+    return command
+
+
+def _timeout(command: guest_pb2.Command) -> float:
+    """The shorter of the command's own and the call's time, seconds."""
+    left = context.time_left()
+    timeout = _DEFAULT_TIMEOUT if left is None else left
+    if command.HasField("timeout"):
+        timeout = min(timeout, command.timeout.ToTimedelta().total_seconds())
+    if timeout <= 0:
+        raise errors.DeadlineError("no time left for the command")
+    return timeout
+
+
+def _refuse_suspected(session: Session) -> None:
+    if asyncio.get_running_loop().time() < session.suspected_until:
+        raise errors.ConflictError(
+            f"{session.instance_id} was dialled from two boots at once; commands that change it "
+            "wait until one is gone (`trove-pki deny` ends a stolen identity)",
+            reason="CLONE_SUSPECTED",
+            subject=session.instance_id,
+        )
+
+
+def _token(session: Session) -> str:
+    return f"{session.instance_id}/{session.epoch:020d}"
+
+
+def _describe(session: Session) -> dispatch_pb2.Session:
+    opened, expires = timestamp_pb2.Timestamp(), timestamp_pb2.Timestamp()
+    opened.FromDatetime(session.open_time)
+    if session.caller.not_valid_after is not None:
+        expires.FromDatetime(session.caller.not_valid_after)
+    return dispatch_pb2.Session(
+        instance_id=session.instance_id,
+        tenant_id=session.caller.tenant_id,
+        session_epoch=session.epoch,
+        certificate_serial=session.serial,
+        open_time=opened,
+        certificate_expire_time=expires,
+        agent_version=session.hello.agent_version,
+        queued_commands=len(session.commands),
+    )

@@ -1,0 +1,111 @@
+"""An issuer without a database: signs with the test authority, denies what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import timestamp_pb2
+
+from tests.fakes.certificates import TestAuthority
+from trove_grpc import errors
+from trove_grpc.gen.guest.v1 import enrolment_service_pb2 as enrolment_pb2
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb2
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
+from trove_grpc.identity import identify
+from trove_grpc.server import Server, build_internal_server
+from trove_grpc.tls import IdentityDirectory
+
+
+class FakeIssuer(rpc.IssuerServiceServicer):
+    """Tokens, renewals and denials in memory."""
+
+    def __init__(self, authority: TestAuthority, identity: IdentityDirectory) -> None:
+        self.authority = authority
+        self.identity = identity
+        self.port = 0
+        self.tokens: dict[str, tuple[str, str]] = {}  # token -> (tenant, instance), used once
+        self.confirmed: list[str] = []  # serials
+        self.denials: list[pb2.Denial] = []
+        self.enrolments: list[pb2.EnrolGuestRequest] = []
+        self.polls = 0
+        self._server: Server | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; after `stop` on the same port again."""
+        self._server = build_internal_server(
+            f"127.0.0.1:{self.port}",
+            identity=self.identity,
+            register=lambda server: rpc.add_IssuerServiceServicer_to_server(self, server),
+            services=["trove.issuer.v1.IssuerService"],
+        )
+        self.port = self._server.port
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop(0)
+
+    def deny(
+        self,
+        kind: pb2.DenialKind.ValueType,
+        value: str,
+        *,
+        reason: str = "told so",
+        effective_time: timestamp_pb2.Timestamp | None = None,
+    ) -> None:
+        self.denials.append(
+            pb2.Denial(
+                sequence=len(self.denials) + 1,
+                kind=kind,
+                value=value,
+                reason=reason,
+                effective_time=effective_time,
+            )
+        )
+
+    async def EnrolGuest(self, request: Any, context: Any) -> Any:
+        self.enrolments.append(request)
+        enrolment = request.enrolment
+        owner = self.tokens.pop(enrolment.token, None)
+        if owner is None or owner[1] != enrolment.instance_id:
+            raise errors.UnauthenticatedError("the token is refused", reason="TOKEN_REFUSED")
+        return pb2.EnrolGuestResponse(
+            enrolment=enrolment_pb2.EnrolResponse(
+                chain_pem=self.authority.guest_chain(*owner, enrolment.csr_der),
+                bundle=self.authority.bundle(),
+            )
+        )
+
+    async def RenewGuest(self, request: Any, context: Any) -> Any:
+        guest = identify(request.certificate_pem, self.authority.bundle())
+        return pb2.RenewGuestResponse(
+            chain_pem=self.authority.guest_chain(
+                guest.tenant_id, guest.instance_id, request.csr_der
+            ),
+            bundle=self.authority.bundle(),
+        )
+
+    async def ConfirmGuest(self, request: Any, context: Any) -> Any:
+        guest = identify(request.certificate_pem, self.authority.bundle())
+        self.confirmed.append(guest.serial)
+        return pb2.ConfirmGuestResponse()
+
+    async def IssueEngineCertificate(self, request: Any, context: Any) -> Any:
+        guest = identify(request.certificate_pem, self.authority.bundle())
+        return pb2.IssueEngineCertificateResponse(
+            chain_pem=b"chain for " + guest.instance_id.encode(), root_pem=b"root"
+        )
+
+    async def GetTrustBundle(self, request: Any, context: Any) -> Any:
+        return pb2.GetTrustBundleResponse(bundle=self.authority.bundle())
+
+    async def ListDenials(self, request: Any, context: Any) -> Any:
+        self.polls += 1
+        size = request.page_size or 1000
+        following = [d for d in self.denials if d.sequence > request.after_sequence]
+        return pb2.ListDenialsResponse(denials=following[:size], head_sequence=len(self.denials))
