@@ -22,8 +22,6 @@ from trovectl.plane import NAMES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 failed, 2 asked for wrongly."""
-    # Processes are started while gRPC runs; its fork handlers are for forks that stay Python.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     options = _parser().parse_args(arguments)
     options.state_dir = options.state_dir.resolve()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pki import enrolment
+from pki.enrolment import enrol_service, issue_operator
 from trove_grpc.errors import TroveError
 from trove_grpc.identity import Role
 from trove_grpc.tls import IdentityDirectory
@@ -46,7 +46,7 @@ async def ensure_service(
     if fraction_left(IdentityDirectory(path), dt.datetime.now(dt.UTC)) > _LEAST_LEFT:
         return False
     fresh = _fresh(path)
-    await enrolment.enrol_service(socket, role, HOST, IdentityDirectory(fresh))
+    await enrol_service(socket, role, HOST, IdentityDirectory(fresh))
     _put(fresh, path, account)
     log.info("the %s got a new certificate", role)
     return True
@@ -57,7 +57,7 @@ async def ensure_operator(socket: Path, path: Path, *, name: str = "trovectl") -
     if fraction_left(IdentityDirectory(path), dt.datetime.now(dt.UTC)) > _OPERATOR_LEAST_LEFT:
         return False
     fresh = _fresh(path)
-    await enrolment.issue_operator(socket, name, IdentityDirectory(fresh))
+    await issue_operator(socket, name, IdentityDirectory(fresh))
     _put(fresh, path, OURSELVES)
     return True
 

@@ -220,11 +220,13 @@ class ControlPlane:
 
     async def _await_ready(self, member: Member) -> None:
         ends = asyncio.get_running_loop().time() + _READY_SECONDS
+        died = ""
         while reason := await self.reason(member):
+            died = member.child.reason or died
             late = asyncio.get_running_loop().time() > ends
             if late or member.child.restart_count >= _START_ATTEMPTS:
                 raise UnavailableError(
-                    f"the {member.name} did not become ready: {reason}; "
+                    f"the {member.name} did not become ready: {died or reason}; "
                     f"its log is {member.child.command.log}",
                     reason="NOT_READY",
                     subject=member.name,
