@@ -60,7 +60,7 @@ def supersede(
     grace: dt.timedelta = dt.timedelta(0),
 ) -> None:
     """End a certificate's use; gateways refuse it once `grace` is over."""
-    certificate.state = certificates.SUPERSEDED
+    # The denial first: all writers lock the denials' counter before a certificate's row.
     denials.write(
         session,
         kind=denials.SERIAL,
@@ -70,6 +70,8 @@ def supersede(
         effective_time=now + grace,
         expire_time=certificate.expire_time,
     )
+    certificate.state = certificates.SUPERSEDED
+    session.flush()
 
 
 def refuse_denied(

@@ -295,7 +295,7 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         )
 
     async def _run_for_guest(self, work: Callable[[Session], Result]) -> Result:
-        """Run a guest's transaction; a suspicious refusal is written down, though all is undone."""
+        """Run a guest's transaction; a suspicious refusal is written down though all is undone."""
         try:
             return await self._store.run(work)
         except TroveError as error:
