@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import json
 import logging
 import sqlite3
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 
 Json: TypeAlias = bool | int | str | list["Json"] | dict[str, "Json"] | None
 Body: TypeAlias = Callable[[], Awaitable[Json]]
+UndoBody: TypeAlias = Callable[["StepFailedError"], Awaitable[Json]]
 FlowFunction: TypeAlias = Callable[["Flow"], Awaitable[None]]
 
 # Pinned: a hash of the source would strand every flow in flight at each upgrade. A changed flow
@@ -46,6 +48,7 @@ FlowFunction: TypeAlias = Callable[["Flow"], Awaitable[None]]
 APPLICATION_VERSION = "1"
 _QUEUE = "operations"
 _POLL_SECONDS = 0.2  # from submission to the first step; each poll is one indexed query
+_WATCH_SECONDS = 1.0  # the longest a dead executor's flows wait, next to the poll
 _THREADS = 32  # of the step log; steps themselves run on the event loop
 _RESULT_BYTES = 2048  # ids and addresses are far smaller
 _MESSAGE_CHARACTERS = 2000
@@ -93,9 +96,10 @@ class Undo:
     """What to do, last first, after a failure. Register before the step: it may have happened."""
 
     def __init__(self) -> None:
-        self.actions: list[tuple[str, Body]] = []
+        self.actions: list[tuple[str, UndoBody]] = []
+        self.failed: list[str] = []  # steps whose undo failed, in the order tried
 
-    def __call__(self, step: str, body: Body) -> None:
+    def __call__(self, step: str, body: UndoBody) -> None:
         self.actions.append((step, body))
 
 
@@ -106,12 +110,13 @@ class Flow:
         self.id = flow_id
         self._cancelled = cancelled
 
-    async def step(self, name: str, body: Body) -> Any:
+    async def step(self, name: str, body: Body, *, cancellable: bool = True) -> Any:
         """Run `body` once and record its result; after a restart, answer the record.
 
-        Raises StepFailedError for a TroveError of the body.
+        Raises StepFailedError for a TroveError of the body, or instead of running it when the
+        flow was cancelled.
         """
-        return await self._run(name, body, cancellable=True)
+        return await self._run(name, body, cancellable=cancellable)
 
     def raise_if_cancelled(self) -> None:
         """End a waiting step early once somebody asked for it; undone like any failure."""
@@ -128,11 +133,13 @@ class Flow:
         undo = Undo()
         try:
             yield undo
-        except StepFailedError:
+        except StepFailedError as failure:
             for step, body in reversed(undo.actions):
                 try:
-                    await self._run(f"undo {step}", body, cancellable=False)
+                    bound = functools.partial(body, failure)
+                    await self._run(f"undo {step}", bound, cancellable=False)
                 except StepFailedError as error:
+                    undo.failed.append(step)
                     log.error("undo of %s failed: %s", step, error.message)  # noqa: TRY400  expected, no traceback
             raise
 
@@ -145,6 +152,10 @@ class Flow:
             except TroveError as error:
                 raise StepFailedError(error.message, reason=error.reason, step=name) from error
 
+        return await self._durably(name, run)
+
+    async def _durably(self, name: str, run: Body) -> Any:
+        """Answer the record of this step, or run it and record it. Tests bring another log."""
         return await DBOS.run_step_async({"name": name}, run)
 
 
@@ -176,7 +187,6 @@ class Flows:
         )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelled: dict[str, asyncio.Event] = {}
-        self.ended = asyncio.Event()  # set whenever a flow ends; the sweeper clears it
 
     async def __aenter__(self) -> Self:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -244,7 +254,6 @@ class Flows:
             finally:
                 self._tasks.discard(task)
                 self._cancelled.pop(flow_id, None)
-                self.ended.set()
 
         return DBOS.workflow(name=name)(workflow)
 
@@ -276,8 +285,14 @@ class Flows:
         rows = await DBOS.list_workflows_async(workflow_ids=[*flow_ids], load_input=False)
         return {row.workflow_id: _status(row) for row in rows}
 
+    async def watch(self) -> None:
+        """Take over the flows of dead executors, until cancelled."""
+        while True:
+            await self.adopt_abandoned()
+            await asyncio.sleep(_WATCH_SECONDS)
+
     async def adopt_abandoned(self) -> None:
-        """Re-enqueue the flows of dead executors; to be called every second or so.
+        """Re-enqueue the flows of executors that are dead now.
 
         Looks at every pending row each time, never once per death: a takeover that failed half
         way is simply tried again.
