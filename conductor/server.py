@@ -67,7 +67,9 @@ async def serve(
         server = build_internal_server(
             config.listen,
             identity=identity,
-            register=lambda server: _register(server, config, database, presence, sealer, now),
+            register=lambda server: _register(
+                server, config, database, presence, sealer, stop, now
+            ),
             services=SERVICES,
         )
         await server.start()
@@ -90,6 +92,7 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
     database: Database,
     presence: PresenceTable,
     sealer: Sealer,
+    stop: asyncio.Event,
     now: Clock,
 ) -> None:
     instance_service_pb2_grpc.add_InstanceServiceServicer_to_server(
@@ -99,7 +102,7 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
         server,
     )
     datastore_service_pb2_grpc.add_DatastoreServiceServicer_to_server(
-        DatastoreService(database=database), server
+        DatastoreService(database=database, default_datastore=config.default_datastore), server
     )
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
         OperationService(
@@ -108,7 +111,8 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
         server,
     )
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(
-        ReportService(config=config, database=database, presence=presence, now=now), server
+        ReportService(config=config, database=database, presence=presence, stop=stop, now=now),
+        server,
     )
 
 

@@ -15,8 +15,9 @@ from trove_grpc.gen.conductor.v1 import datastore_service_pb2_grpc
 class DatastoreService(datastore_service_pb2_grpc.DatastoreServiceServicer):
     """Reads only: datastores come from the settings."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, default_datastore: str) -> None:
         self._database = database
+        self._default_datastore = default_datastore
 
     async def ListDatastores(
         self, request: pb2.ListDatastoresRequest, _context: Any
@@ -39,8 +40,9 @@ class DatastoreService(datastore_service_pb2_grpc.DatastoreServiceServicer):
         self, request: pb2.GetDatastoreVersionRequest, _context: Any
     ) -> pb2.GetDatastoreVersionResponse:
         version, datastore = await self._database.read(
-            datastores.get_version,
+            datastores.resolve_version,
             datastore=checks.require_text(request.datastore, "datastore", may_be_empty=True),
-            version=checks.require_text(request.version, "version"),
+            version=checks.require_text(request.version, "version", may_be_empty=True),
+            default_datastore=self._default_datastore,
         )
         return pb2.GetDatastoreVersionResponse(version=views.version_message(version, datastore))

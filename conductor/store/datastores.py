@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -139,12 +140,16 @@ def get_version(
     return row[0], row[1]
 
 
-def choose_version(
+def resolve_version(
     session: Session, *, datastore: str, version: str, default_datastore: str
-) -> DatastoreVersion:
-    """The version a create means; raises if nothing, or nothing active, is meant."""
+) -> tuple[DatastoreVersion, Datastore]:
+    """The version meant by names or ids, with the defaults for what is empty."""
+    if version and not datastore:
+        # An id says which datastore it is of; a name is one of the default datastore's.
+        with contextlib.suppress(NotFoundError):
+            return get_version(session, datastore="", version=version)
     datastore = datastore or default_datastore
-    if not datastore and not version:
+    if not datastore:
         raise InvalidRequestError(
             "Datastore is not given and there is no default one; name one of "
             f"{', '.join(offer.datastore.name for offer in list_offers(session)) or 'none'}.",
@@ -160,10 +165,19 @@ def choose_version(
                 reason="DATASTORE_VERSION_REQUIRED",
                 subject=datastore,
             )
-    chosen, _ = get_version(session, datastore=datastore, version=version)
+    return get_version(session, datastore=datastore, version=version)
+
+
+def choose_version(
+    session: Session, *, datastore: str, version: str, default_datastore: str
+) -> DatastoreVersion:
+    """The version a create means; raises if nothing, or nothing active, is meant."""
+    chosen, _ = resolve_version(
+        session, datastore=datastore, version=version, default_datastore=default_datastore
+    )
     if not chosen.is_active:
         raise InvalidRequestError(
-            f"Datastore version '{version}' is not active.",
+            f"Datastore version '{chosen.name}' is not active.",
             reason="DATASTORE_VERSION_INACTIVE",
             subject=version,
         )

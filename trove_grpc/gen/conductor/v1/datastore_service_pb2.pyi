@@ -115,9 +115,11 @@ class GetDatastoreVersionRequest(_message.Message):
     DATASTORE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     datastore: _builtins.str
-    """Name or id; empty when version is an id."""
+    """Name or id; empty means the datastore of a version given by id, else the
+    default datastore.
+    """
     version: _builtins.str
-    """Name or id."""
+    """Name or id; empty means the datastore's default version."""
     def __init__(
         self,
         *,
