@@ -179,8 +179,7 @@ class FakeControlPlane:
         ]
 
     async def list_datastores(self) -> Sequence[resources_pb2.Datastore]:
-        self._check()
-        return self.datastores
+        return [await self.get_datastore(item.id) for item in self.datastores]
 
     async def get_datastore(self, datastore: str) -> resources_pb2.Datastore:
         self._check()
