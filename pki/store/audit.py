@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import json
@@ -49,17 +50,16 @@ def append(
 def first_bad_sequence(session: Session) -> int | None:
     """The first row that was edited, removed or moved; None when the chain holds."""
     expected, previous = 1, _FIRST
-    rows = session.scalars(
-        sa.select(AuditRecord).order_by(AuditRecord.sequence).execution_options(yield_per=500)
-    )
-    for record in rows:
-        if (
-            record.sequence != expected
-            or record.previous_hash != previous
-            or record.hash != _hash(record)
-        ):
-            return expected
-        expected, previous = expected + 1, record.hash
+    query = sa.select(AuditRecord).order_by(AuditRecord.sequence)
+    with contextlib.closing(session.scalars(query.execution_options(yield_per=500))) as rows:
+        for record in rows:
+            if (
+                record.sequence != expected
+                or record.previous_hash != previous
+                or record.hash != _hash(record)
+            ):
+                return expected
+            expected, previous = expected + 1, record.hash
     # A shortened diary: the counter remembers how long it was.
     if expected - 1 != counters.present_value(session, counters.AUDIT):
         return expected

@@ -52,7 +52,7 @@ def count_issued(session: Session, name: str, kind: str, since: dt.datetime) -> 
     return session.execute(
         sa.select(sa.func.count())
         .select_from(Certificate)
-        .where(Certificate.name == name, Certificate.kind == kind, Certificate.issue_time >= since)
+        .where(Certificate.name == name, Certificate.kind == kind, Certificate.issue_time > since)
     ).scalar_one()
 
 
