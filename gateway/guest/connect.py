@@ -104,7 +104,6 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         self, caller: Identity, hello: guest_pb2.Hello
     ) -> tuple[Session, report_pb2.OpenSessionResponse]:
         await self._refuse_clone(caller, hello)
-        generation = self._directory.lease_generation
         opened = await self._directory.open(caller, hello)
         # Nothing waits between here and `add`: a denial or the certificate's end that came
         # meanwhile is seen here, a later one finds the session in the registry.
@@ -117,7 +116,6 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
             hello=hello,
             epoch=opened.session_epoch,
             limits=self._limits,
-            lease_generation=generation,
         )
         self._registry.add(session)
         return session, opened
@@ -192,9 +190,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         metrics.SESSIONS_ENDED.labels(reason).inc()
         log.info("session %d ended: %s", session.epoch, reason)
 
-    async def _receive(self, session: Session, message: guest_pb2.ConnectRequest) -> None:
-        if session.lease_generation != self._directory.lease_generation:
-            await self._announce_again(session)
+    def _receive(self, session: Session, message: guest_pb2.ConnectRequest) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
             self._uplink.heartbeat(session, message.sequence, message.heartbeat)
@@ -203,24 +199,12 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         elif kind == "backup_update":
             self._uplink.backup_update(session, message.sequence, message.backup_update)
         elif kind == "command_result":
-            if not session.commands.answer(message.command_result):
+            # During a handover an agent may answer on either of its streams.
+            streams = (session, *self._registry.of(session.instance_id))
+            if not any(stream.commands.answer(message.command_result) for stream in streams):
                 metrics.DROPPED.labels("late_command_result").inc()
         elif kind == "hello":
             raise errors.InvalidRequestError("a second Hello", reason="SECOND_HELLO")
         else:
             # A newer agent's message, or a log nobody here asked for.
             metrics.DROPPED.labels(kind or "unknown").inc()
-
-    async def _announce_again(self, session: Session) -> None:
-        """Register the session anew: the conductor may have closed it with our lapsed lease.
-
-        Only a guest that speaks gets here, so a half-dead stream cannot win a session back that
-        has moved to another gateway.
-        """
-        generation = self._directory.lease_generation
-        try:
-            opened = await self._directory.open(session.caller, session.hello)
-        except errors.UnavailableError:
-            return  # the next message tries again
-        session.epoch = opened.session_epoch
-        session.lease_generation = generation

@@ -51,13 +51,9 @@ class Directory:
         self._lease = _DEFAULT_LEASE_SECONDS
         self._renewed_at: float | None = None
         self._is_failing = False
-        self.lease_generation = 0  # grows when the lease lapsed: sessions before it may be closed
 
     async def open(
-        self,
-        caller: Identity,
-        hello: guest_pb2.Hello,
-        observation: guest_pb2.Heartbeat | None = None,
+        self, caller: Identity, hello: guest_pb2.Hello
     ) -> report_pb2.OpenSessionResponse:
         """Ask for a session epoch.
 
@@ -72,7 +68,7 @@ class Directory:
             certificate_serial=caller.serial,
             boot_id=hello.boot_id,
             agent_version=hello.agent_version,
-            observation=(observation or hello).observation,
+            observation=hello.observation,
         )
         try:
             async with asyncio.timeout(self._open_timeout), self._slots:
@@ -125,8 +121,8 @@ class Directory:
             return False
         self._is_failing = False
         if self._renewed_at is not None and asked_at - self._renewed_at > self._lease:
-            log.warning("the lease had lapsed; sessions are announced again as guests report")
-            self.lease_generation += 1
+            # Our sessions count again from here on: they name this incarnation.
+            log.warning("the lease had lapsed; no command could reach our guests")
         self._renewed_at = asked_at
         self._lease = response.lease.ToTimedelta().total_seconds() or _DEFAULT_LEASE_SECONDS
         return True

@@ -69,7 +69,7 @@ class IdentityService(identity_rpc.IdentityServiceServicer):
     ) -> identity_pb2.ConfirmResponse:
         """Promote the certificate of this connection; commands move to its session."""
         caller = context.caller()
-        self._guard(caller, b"")
+        _take(self._reads, caller)
         await call(
             self._stub().ConfirmGuest,
             issuer_pb2.ConfirmGuestRequest(certificate_pem=caller.certificate_pem),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from trove_grpc import errors, process
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 from trove_grpc.identity import Identity
 
-Receive = Callable[["Session", guest_pb2.ConnectRequest], Awaitable[None]]
+Receive = Callable[["Session", guest_pb2.ConnectRequest], None]
 
 # For a Goodbye to be written to a guest that may not read, seconds.
 _GOODBYE_SECONDS = 1.0
@@ -72,12 +72,10 @@ class Session:
         hello: guest_pb2.Hello,
         epoch: int,
         limits: Limits,
-        lease_generation: int = 0,
     ) -> None:
         self.caller = caller
         self.hello = hello
-        self.epoch = epoch  # granted by the conductor; a lapsed lease brings a new one
-        self.lease_generation = lease_generation
+        self.epoch = epoch  # granted by the conductor
         self.open_time = dt.datetime.now(dt.UTC)
         self.last_heard = asyncio.get_running_loop().time()
         self.suspected_until = 0.0  # loop time; a clone was refused
@@ -201,7 +199,7 @@ class Session:
             self.last_heard = loop.time()
             self._heard.set()
             try:
-                await receive(self, message)
+                receive(self, message)
             except errors.TroveError as error:
                 self.end(Ending(error))
                 return

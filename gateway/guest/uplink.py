@@ -70,7 +70,10 @@ class Uplink:
     def heartbeat(self, session: Session, sequence: int, heartbeat: guest_pb2.Heartbeat) -> None:
         """Keep the instance's newest heartbeat for the next flush."""
         report = report_pb2.GuestReport(
-            instance_id=session.instance_id, sequence=sequence, heartbeat=heartbeat
+            instance_id=session.instance_id,
+            session_epoch=session.epoch,
+            sequence=sequence,
+            heartbeat=heartbeat,
         )
         self._heartbeats[session.instance_id] = (session, report)
         self._something.set()
@@ -100,6 +103,7 @@ class Uplink:
     async def run(self, stop: asyncio.Event) -> None:
         """Keep one Report stream to a conductor until `stop`."""
         pause = _FIRST_RETRY_SECONDS
+        level = logging.WARNING
         while not stop.is_set():
             began = asyncio.get_running_loop().time()
             why = await self._stream(stop)
@@ -112,10 +116,11 @@ class Uplink:
             if stop.is_set():
                 return
             if asyncio.get_running_loop().time() - began > self._longest_retry:
-                pause = _FIRST_RETRY_SECONDS
-            log.warning(
-                "the report stream ended (%s); %d reports go again", why, len(self._pending)
+                pause, level = _FIRST_RETRY_SECONDS, logging.WARNING
+            log.log(
+                level, "the report stream ended (%s); %d reports go again", why, len(self._pending)
             )
+            level = logging.DEBUG  # one line for each outage
             jitter = random.uniform(0.5, 1.5)  # noqa: S311  jitter
             await process.wait_or_timeout(stop, pause * jitter)
             pause = min(self._longest_retry, pause * 2)
@@ -133,6 +138,7 @@ class Uplink:
                 "too many changes await the conductor; reconnect later", retry_after=10.0
             )
         report.instance_id = session.instance_id
+        report.session_epoch = session.epoch
         self._pending[key] = _Pending(session, report)
         self._unsent[key] = None
         metrics.UPLINK_PENDING.set(len(self._pending))
@@ -167,8 +173,6 @@ class Uplink:
     async def _read(self, report: Any) -> None:
         """Route acknowledgements until the stream ends."""
         try:
-            await report.initial_metadata()
-            metrics.UPLINK_CONNECTED.set(1)
             async for response in report:
                 for acknowledgement in response.acknowledgements:
                     self._acknowledged(acknowledgement)
@@ -188,6 +192,7 @@ class Uplink:
                 batch = self._take()
                 if batch.reports:
                     await report.write(batch)
+                    metrics.UPLINK_CONNECTED.set(1)
         except (aio.AioRpcError, aio.BaseError, asyncio.InvalidStateError):
             return  # the call is over
         except asyncio.CancelledError:
@@ -200,10 +205,10 @@ class Uplink:
         size = 0
         while self._unsent and size < _BATCH_BYTES and len(batch.reports) < _BATCH_REPORTS:
             key, _ = self._unsent.popitem(last=False)
-            size += _append(batch, self._pending[key].session, self._pending[key].report)
+            size += _append(batch, self._pending[key].report)
         while self._heartbeats and size < _BATCH_BYTES and len(batch.reports) < _BATCH_REPORTS:
             instance_id = next(iter(self._heartbeats))
-            size += _append(batch, *self._heartbeats.pop(instance_id))
+            size += _append(batch, self._heartbeats.pop(instance_id)[1])
         if not self._unsent:
             self._urgent.clear()
             if not self._heartbeats:
@@ -231,11 +236,7 @@ class Uplink:
         kept.session.acknowledge(acknowledgement.id)
 
 
-def _append(
-    batch: report_pb2.ReportRequest, session: Session, report: report_pb2.GuestReport
-) -> int:
-    # Stamped late: a lapsed lease gives a session a new epoch.
-    report.session_epoch = session.epoch
+def _append(batch: report_pb2.ReportRequest, report: report_pb2.GuestReport) -> int:
     batch.reports.append(report)
     return report.ByteSize()
 

@@ -93,6 +93,12 @@ class World:
         stream.welcomed = await stream.open()
         return instance_id, stream
 
+    def renew_gateway(self) -> None:
+        """Give the running gateway a new certificate, as its renewer would."""
+        path = self.root / f"renewed-{uuid.uuid4().hex}"
+        renewed = self.authority.identity_for_service(Role.GATEWAY, path, host="gw1")
+        self.identity.install(renewed.load(), self.authority.bundle())
+
     def peer(self, role: Role, address: str) -> PeerChannel:
         """A channel of a service or operator to one of the gateway's listeners."""
         path = self.root / f"peer-{uuid.uuid4().hex}"

@@ -173,20 +173,6 @@ async def test_failed_command_is_the_calls_error(world):
         await sending
 
 
-async def test_same_command_sent_twice_at_once_reaches_the_guest_once(world):
-    await world.start()
-    instance_id, guest = await world.guest()
-    request = dispatch_pb2.SendCommandRequest(instance_id=instance_id, command=ping("twice"))
-    dispatch = world.dispatch()
-    results = await asyncio.gather(
-        call(dispatch.SendCommand, request, timeout=10),
-        call(dispatch.SendCommand, request, timeout=10),
-    )
-    assert len(results) == 2
-    sent = [m.command.command_id for m in guest.received if m.HasField("command")]
-    assert sent.count("twice") >= 1
-
-
 async def test_command_to_an_absent_guest_answers_session_moved(world):
     await world.start()
     with pytest.raises(errors.SessionMovedError):
@@ -379,25 +365,6 @@ async def test_stream_that_does_not_begin_with_hello_is_refused(world):
     assert error.reason == "NO_HELLO"
 
 
-async def test_session_is_announced_again_after_the_lease_lapsed(world):
-    world.conductor.lease_seconds = 1
-    await world.start()
-    _, guest = await world.guest()
-    await world.conductor.stop()
-    await asyncio.wait_for(lapse(world), 20)
-    await until(lambda: len(world.conductor.leases) > world.leases_before)
-
-    async def beat():
-        while len(world.conductor.opened) < 2:
-            await guest.send(heartbeat=heartbeat())
-            await asyncio.sleep(0.05)
-
-    await asyncio.wait_for(beat(), 10)
-    await guest.send(change=change("later"))
-    assert (await guest.expect("acknowledgement")).id == "later"
-    assert world.conductor.reports[-1].session_epoch > guest.welcomed.session_epoch
-
-
 async def test_leaving_gateway_says_goodbye_and_closes_its_sessions(world):
     await world.start()
     instance_id, guest = await world.guest()
@@ -407,7 +374,81 @@ async def test_leaving_gateway_says_goodbye_and_closes_its_sessions(world):
     assert [closed.instance_id for closed in world.conductor.closed] == [instance_id]
 
 
-async def lapse(world):
-    world.leases_before = len(world.conductor.leases)
-    await asyncio.sleep(1.5)  # a lease lives in real time
-    await world.conductor.start()
+async def test_answer_on_the_other_stream_of_a_handover_counts(world):
+    await world.start()
+    instance_id, identity = world.guest_identity()
+    old = world.stream(identity)
+    await old.open()
+    old.answers_pings = False
+    _, renewed = world.guest_identity(instance_id)
+    new = world.stream(renewed)
+    await new.open()
+    sending = asyncio.ensure_future(
+        call(
+            world.dispatch().SendCommand,
+            dispatch_pb2.SendCommandRequest(instance_id=instance_id, command=ping("either")),
+            timeout=10,
+        )
+    )
+    await old.expect("command")
+    await new.send(command_result=pb2.CommandResult(command_id="either", ping=pb2.PingResult()))
+    assert (await sending).result.command_id == "either"
+
+
+async def test_incoming_session_gets_the_commands_when_the_old_one_ends(world):
+    await world.start()
+    instance_id, identity = world.guest_identity()
+    old = world.stream(identity)
+    await old.open()
+    _, renewed = world.guest_identity(instance_id)
+    new = world.stream(renewed)
+    await new.open()
+    await old.close()
+    await until(lambda: world.conductor.closed)
+    await call(
+        world.dispatch().SendCommand,
+        dispatch_pb2.SendCommandRequest(instance_id=instance_id, command=ping("alone")),
+        timeout=5,
+    )
+    assert (await new.expect("command")).command_id == "alone"
+
+
+async def test_reports_go_on_when_the_gateways_own_certificate_is_replaced(world, monkeypatch):
+    monkeypatch.setattr("trove_grpc.client._DRAIN_SECONDS", 0.1)
+    await world.start()
+    _, guest = await world.guest()
+    await guest.send(change=change("before"))
+    await guest.expect("acknowledgement")
+    world.renew_gateway()
+    _, other = await world.guest()  # the next call takes a new channel and drains the old
+    world.conductor.batches.clear()
+    await guest.send(change=change("after"))
+    assert (await guest.expect("acknowledgement")).id == "after"
+    await other.send(change=change("other"))
+    assert (await other.expect("acknowledgement")).id == "other"
+
+
+async def test_command_the_agent_does_not_understand_is_unsupported(world):
+    await world.start()
+    instance_id, identity = world.guest_identity()
+    guest = world.stream(identity)
+    guest.hello.capabilities.append("ping")
+    await guest.open()
+    stop = pb2.Command(command_id="stop-1", stop=pb2.StopAction())
+    with pytest.raises(errors.UnsupportedError):
+        await call(
+            world.dispatch().SendCommand,
+            dispatch_pb2.SendCommandRequest(instance_id=instance_id, command=stop),
+            timeout=5,
+        )
+
+
+async def test_guest_that_sends_too_fast_is_read_slowly_and_loses_nothing(world):
+    await world.start(messages_per_second=20)
+    _, guest = await world.guest()
+    began = asyncio.get_running_loop().time()
+    for number in range(60):
+        await guest.send(change=change(f"change-{number}"))
+    for number in range(60):
+        assert (await guest.expect("acknowledgement")).id == f"change-{number}"
+    assert asyncio.get_running_loop().time() - began > 1.5
