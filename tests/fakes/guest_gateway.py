@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc import aio
 
 from tests.fakes.certificates import HOUR, TestAuthority
@@ -176,7 +177,7 @@ class FakeGateway:
 
     def sign_guest(self, csr_der: bytes, tenant_id: str, instance_id: str) -> bytes:
         """The same chain for the same CSR key, as the issuer's idempotency demands."""
-        key = context_key(csr_der)
+        key = public_key(csr_der)
         if key not in self._chains:
             self._chains[key] = self.authority.guest_chain(
                 tenant_id, instance_id, csr_der, lifetime=self.guest_lifetime
@@ -264,7 +265,7 @@ class _Identity(identity_service_pb2_grpc.IdentityServiceServicer):
         gateway.engine_requests.append(request.csr_der)
         if gateway.refuses_engine_certificates:
             raise errors.UnavailableError("the issuer is away")
-        key = b"engine" + context_key(request.csr_der)
+        key = b"engine" + public_key(request.csr_der)
         if key not in gateway._chains:
             gateway._chains[key] = gateway.authority.engine_chain(
                 request.csr_der, ip_addresses=gateway.engine_addresses
@@ -329,9 +330,13 @@ class _Sessions(guest_session_service_pb2_grpc.GuestSessionServiceServicer):
                     gateway.results.append(request.command_result)
 
 
-def context_key(csr_der: bytes) -> bytes:
-    """The public key of a request: what makes two requests the same."""
-    return x509.load_der_x509_csr(csr_der).tbs_certrequest_bytes
+def public_key(csr_der: bytes) -> bytes:
+    """What makes two requests the same."""
+    return (
+        x509.load_der_x509_csr(csr_der)
+        .public_key()
+        .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
 
 
 def serial_of(path: Path) -> str:

@@ -27,13 +27,13 @@ from pathlib import Path
 import pytest
 
 import guestagent
+from guestagent.__main__ import serve
 from guestagent.agent import Agent
 from guestagent.config import Config
-from guestagent.__main__ import serve
 from guestagent.system import DirectSystem, LauncherSystem, System
 from tests.fakes.certificates import TestAuthority
 from tests.fakes.guest_gateway import FakeGateway, eventually
-from trove_grpc.gen.common.v1 import engine_pb2
+from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
 from trove_grpc.tls import IdentityDirectory
 
@@ -41,7 +41,6 @@ ENGINE_USER = "nobody"  # has a passwd entry, which initdb wants
 PORT = 5432
 VERSION = "15"
 TENANT = "demo"
-# Verifiers of the password "correct horse", from PostgreSQL itself.
 PASSWORD = "correct horse"
 
 
@@ -146,24 +145,26 @@ class Machine:
         )
 
     def postmaster_pid(self) -> int:
-        """Found as the supervisor finds it: by its working directory."""
-        cluster = str(self.root / "engine/data/pgdata")
-        for path in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if path.name.isdigit() and str((path / "cwd").readlink()) == cluster:
-                    parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-                    if str(Path(f"/proc/{parent}/cwd").readlink()) != cluster:
-                        return int(path.name)
+        """Of a postmaster that runs; 0 when none does."""
+        cluster = self.root / "engine/data/pgdata"
+        with contextlib.suppress(OSError):
+            pid = int((cluster / "postmaster.pid").read_text().split("\n")[0])
+            if (Path("/proc") / str(pid) / "cwd").readlink() == cluster:
+                return pid
         return 0
+
+    def kill_postmaster(self) -> None:
+        pid = self.postmaster_pid()
+        assert pid > 0  # 0 would be our own process group
+        os.kill(pid, signal.SIGKILL)
 
     def psql(
         self, query: str, *, user: str, database: str, mode: str = "verify-full", **changes: str
     ) -> subprocess.CompletedProcess[str]:
         """As a tenant connects: from outside, by address, with the database root."""
         root = self.root / "root.crt"
-        if self.gateway.authority is not None:
-            kind = 5  # AUTHORITY_KIND_DATABASE_ROOT
-            root.write_bytes(self.gateway.authority.signers[kind].pem)
+        kind = trust_pb2.AUTHORITY_KIND_DATABASE_ROOT
+        root.write_bytes(self.gateway.authority.signers[kind].pem)
         environment = {
             "PATH": os.environ["PATH"],
             "PGHOST": self.address,
@@ -278,15 +279,13 @@ def _start_launcher(root: Path, launcher_socket: str) -> subprocess.Popen[bytes]
         os.chown(path, user.pw_uid, user.pw_gid)
     process = subprocess.Popen(
         [
+            *as_user(ENGINE_USER),
             os.path.realpath(sys.executable),
             *("-m", "guestagent.launcher", "--socket", launcher_socket),
             *("--agent-uid", str(os.geteuid())),
         ],
         cwd=root / "engine",
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "code")},
-        user=user.pw_uid,
-        group=user.pw_gid,
-        extra_groups=[],
     )
     for _ in range(500):
         if Path(launcher_socket).exists():
@@ -295,6 +294,21 @@ def _start_launcher(root: Path, launcher_socket: str) -> subprocess.Popen[bytes]
             process.wait(0.02)
             raise AssertionError("the launcher ended")
     raise AssertionError("the launcher did not start")
+
+
+def as_user(name: str) -> list[str]:
+    """Prefix of a command that is to run as another user.
+
+    Not Popen's `user`: that makes Python fork, whose handlers in gRPC crash now and then.
+    """
+    user = pwd.getpwnam(name)
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def run_as(name: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*as_user(name), *argv], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def _end_engine(root: Path) -> None:
