@@ -35,7 +35,7 @@ class Sealer:
         nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return self._cipher.decrypt(nonce, text, operation_id.encode())
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: cut short
             raise UnavailableError(
                 f"the secrets of operation {operation_id} were sealed with another key; "
                 "restore the conductor's sealing_key_file",

@@ -8,6 +8,7 @@ what was not acknowledged.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from conductor.presence import Presence, PresenceTable, clean
 from conductor.services import checks
 from conductor.store import guests, reports
 from conductor.store.reports import Applied, BackupChange, UrgentReport
-from trove_grpc.errors import NotFoundError
+from trove_grpc.errors import NotFoundError, UnavailableError
 from trove_grpc.gen.conductor.v1 import report_service_pb2 as pb2
 from trove_grpc.gen.conductor.v1 import report_service_pb2_grpc
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
@@ -40,11 +41,13 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         config: Config,
         database: Database,
         presence: PresenceTable,
+        stop: asyncio.Event,
         now: Callable[[], dt.datetime],
     ) -> None:
         self._config = config
         self._database = database
         self._presence = presence
+        self._stop = stop
         self._now = now
 
     async def RenewGatewayLease(
@@ -100,23 +103,18 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         )
         return pb2.CloseSessionResponse()
 
-    async def Report(
-        self, request_iterator: AsyncIterator[pb2.ReportRequest], _context: Any
-    ) -> AsyncIterator[pb2.ReportResponse]:
-        async for batch in request_iterator:
+    async def Report(  # type: ignore[override]  # grpc.aio's other way: write, not yield
+        self, request_iterator: AsyncIterator[pb2.ReportRequest], context: Any
+    ) -> None:
+        # Read and written by hand: a generator that waits for its peer cannot see that we stop,
+        # and the server would wait for it until its grace is over.
+        while True:
+            batch = await self._next_batch(context)
+            if not isinstance(batch, pb2.ReportRequest):
+                return
             applied = await self._take(batch)
             if applied:
-                yield pb2.ReportResponse(
-                    acknowledgements=[
-                        pb2.ReportAcknowledgement(
-                            instance_id=outcome.report.instance_id,
-                            session_epoch=outcome.report.session_epoch,
-                            id=outcome.report.report_id,
-                            refusal_reason=outcome.refusal_reason,
-                        )
-                        for outcome in applied
-                    ]
-                )
+                await context.write(_acknowledge(applied))
 
     async def LookupSession(
         self, request: pb2.LookupSessionRequest, _context: Any
@@ -138,6 +136,19 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
             session_epoch=live.session.session_epoch,
             lease_expire_time=views.timestamp(live.gateway.lease_expire_time),
         )
+
+    async def _next_batch(self, context: Any) -> object:
+        """The next batch, or the end of the stream; raises UnavailableError when we stop."""
+        reading = asyncio.ensure_future(context.read())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            raise UnavailableError("the conductor stops; report to another one", retry_after=1)
+        finally:
+            reading.cancel()
+            stopping.cancel()
 
     async def _take(self, batch: pb2.ReportRequest) -> list[Applied]:
         """Take a batch in; returns what to acknowledge, all of it committed."""
@@ -175,6 +186,20 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
             stored = await self._database.read(guests.read_presence, unknown)
             for instance_id, presence in stored.items():
                 self._presence.load(instance_id, presence)
+
+
+def _acknowledge(applied: list[Applied]) -> pb2.ReportResponse:
+    return pb2.ReportResponse(
+        acknowledgements=[
+            pb2.ReportAcknowledgement(
+                instance_id=outcome.report.instance_id,
+                session_epoch=outcome.report.session_epoch,
+                id=outcome.report.report_id,
+                refusal_reason=outcome.refusal_reason,
+            )
+            for outcome in applied
+        ]
+    )
 
 
 def _commit(

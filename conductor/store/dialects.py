@@ -32,8 +32,10 @@ def insert_if_absent(session: Session, model: type[Base], row: Mapping[str, Any]
         statement = sqlite.insert(table).on_conflict_do_nothing()
     else:
         statement = sa.insert(table).prefix_with("IGNORE")
-    result = session.execute(statement.values(**row))
-    return bool(result.rowcount)  # type: ignore[attr-defined]
+    result = session.execute(
+        statement.values(**row), execution_options={"preserve_rowcount": True}
+    )
+    return bool(result.rowcount == 1)  # type: ignore[attr-defined]
 
 
 def upsert(
