@@ -290,9 +290,11 @@ class FakeFlowLog:
         self.submitted: list[tuple[str, str, str]] = []
         self.cancelled: list[str] = []
         self.dropped_before: list[str] = []
+        self.was_submitted, self.was_dropped = asyncio.Event(), asyncio.Event()
 
     async def submit(self, name: str, flow_id: str, *, key: str) -> None:
         self.submitted.append((name, flow_id, key))
+        self.was_submitted.set()
         self.flows.setdefault(flow_id, FlowStatus(flow_id, name, FlowState.OPEN))
 
     def request_cancel(self, flow_id: str) -> None:
@@ -303,6 +305,7 @@ class FakeFlowLog:
 
     async def drop_finished(self, before: str) -> int:
         self.dropped_before.append(before)
+        self.was_dropped.set()
         return 0
 
 
