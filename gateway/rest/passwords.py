@@ -50,7 +50,8 @@ def prepare(password: str) -> str:
     mapped = "".join(
         " " if stringprep.in_table_c12(character) else character
         for character in password
-        if not stringprep.in_table_b1(character)
+        # U+200B stands in both tables; PostgreSQL makes it a space.
+        if stringprep.in_table_c12(character) or not stringprep.in_table_b1(character)
     )
     if not mapped or any(_is_prohibited(character) for character in mapped):
         return password
