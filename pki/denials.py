@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from trove_grpc.errors import UnauthenticatedError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
@@ -13,59 +14,94 @@ Key = tuple[pb.DenialKind.ValueType, str]
 
 # How an identity's authority is called in a denial of its generation.
 _AUTHORITY_NAMES = {Role.GUEST: "guest", Role.OPERATOR: "operator"}
+_ALWAYS = dt.datetime.min.replace(tzinfo=dt.UTC)
+_NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """When something is denied, and why."""
+
+    starts: dt.datetime
+    ends: dt.datetime
+    reason: str
 
 
 class DenialList:
     """Denials by what they name; fits trove_grpc.interceptors.Denials.
 
-    Its size is that of the issuer's list, from which what expired by itself is dropped.
+    Of two denials of one thing the earlier start and the later end count: that a stolen
+    certificate is also superseded, from tomorrow on, must not free it until then. The list's
+    size is that of the issuer's, from which what expired by itself is dropped.
     """
 
     def __init__(self, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
         self._now = now
-        self._denials: dict[Key, pb.Denial] = {}
+        self._spans: dict[Key, _Span] = {}
         self.sequence = 0  # of the last one applied: poll after it
 
     def __len__(self) -> int:
-        return len(self._denials)
+        return len(self._spans)
 
     def apply(self, denials: Iterable[pb.Denial]) -> None:
         """Take in a page of ListDenials."""
         for denial in denials:
-            self._denials[denial.kind, denial.value] = denial
+            key = (denial.kind, _normal(denial.kind, denial.value))
+            span = _span(denial)
+            if (known := self._spans.get(key)) is not None:
+                span = _Span(
+                    min(known.starts, span.starts),
+                    max(known.ends, span.ends),
+                    known.reason if known.starts <= span.starts else span.reason,
+                )
+            self._spans[key] = span
             self.sequence = max(self.sequence, denial.sequence)
 
     def forget_expired(self) -> None:
         now = self._now()
-        self._denials = {
-            key: denial
-            for key, denial in self._denials.items()
-            if not denial.HasField("expire_time") or _time(denial.expire_time) > now
-        }
+        self._spans = {key: span for key, span in self._spans.items() if span.ends > now}
+
+    def starts_between(self, after: dt.datetime, until: dt.datetime) -> bool:
+        """Whether a denial begins to act in (after, until]."""
+        return any(after < span.starts <= until for span in self._spans.values())
 
     def refusal(self, caller: Identity) -> UnauthenticatedError | None:
         """The error to give this caller, or None."""
-        authority = _AUTHORITY_NAMES.get(caller.role, "service")
-        keys: tuple[Key, ...] = (
-            (pb.DENIAL_KIND_SERIAL, caller.serial),
-            (pb.DENIAL_KIND_KEY, caller.key_hash),
-            (pb.DENIAL_KIND_INSTANCE, caller.instance_id),
-            (pb.DENIAL_KIND_TENANT, caller.tenant_id),
-            (pb.DENIAL_KIND_GENERATION, f"{authority}/{caller.generation}"),
-        )
-        for key in keys:
-            denial = self._denials.get(key)
-            if denial is not None and self._acts(denial):
+        now = self._now()
+        for key in _keys(caller):
+            span = self._spans.get(key)
+            if span is not None and span.starts <= now < span.ends:
                 return UnauthenticatedError(
-                    f"{caller.uri} is denied: {denial.reason}",
+                    f"{caller.uri} is denied: {span.reason}",
                     reason="CERTIFICATE_DENIED",
                     subject=caller.uri,
                 )
         return None
 
-    def _acts(self, denial: pb.Denial) -> bool:
-        return not denial.HasField("effective_time") or _time(denial.effective_time) <= self._now()
+
+def _keys(caller: Identity) -> list[Key]:
+    authority = _AUTHORITY_NAMES.get(caller.role, "service")
+    keys: list[Key] = [
+        (pb.DENIAL_KIND_SERIAL, caller.serial),
+        (pb.DENIAL_KIND_KEY, caller.key_hash),
+        (pb.DENIAL_KIND_GENERATION, f"{authority}/{caller.generation}"),
+    ]
+    if caller.role is Role.GUEST:
+        keys.append((pb.DENIAL_KIND_INSTANCE, caller.instance_id))
+        keys.append((pb.DENIAL_KIND_TENANT, caller.tenant_id))
+    return keys
 
 
-def _time(stamp: object) -> dt.datetime:
-    return stamp.ToDatetime(tzinfo=dt.UTC)  # type: ignore[attr-defined,no-any-return]
+def _normal(kind: pb.DenialKind.ValueType, value: str) -> str:
+    """People type hexadecimal in their own ways."""
+    if kind == pb.DENIAL_KIND_SERIAL:
+        return value.lower().lstrip("0")
+    return value.lower() if kind == pb.DENIAL_KIND_KEY else value
+
+
+def _span(denial: pb.Denial) -> _Span:
+    return _Span(
+        denial.effective_time.ToDatetime(dt.UTC) if denial.HasField("effective_time") else _ALWAYS,
+        denial.expire_time.ToDatetime(dt.UTC) if denial.HasField("expire_time") else _NEVER,
+        denial.reason,
+    )

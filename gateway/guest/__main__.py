@@ -23,7 +23,7 @@ from grpc import aio
 from gateway.guest.bundles import announce_bundles
 from gateway.guest.config import Config
 from gateway.guest.connect import GuestSessionService
-from gateway.guest.denials import DenialFeed, DenialList
+from gateway.guest.denials import DenialFeed
 from gateway.guest.directory import Directory
 from gateway.guest.dispatch import DispatchService
 from gateway.guest.enrolment import EnrolmentService
@@ -31,6 +31,7 @@ from gateway.guest.identity import IdentityService
 from gateway.guest.registry import Registry
 from gateway.guest.session import Ending
 from gateway.guest.uplink import Uplink
+from pki.denials import DenialList
 from pki.renewal import ServiceRenewer
 from trove_grpc import errors, logs, metrics, process
 from trove_grpc.client import PeerChannel

@@ -14,12 +14,13 @@ from grpc import aio
 
 from gateway.guest import metrics
 from gateway.guest.config import Config
-from gateway.guest.denials import DenialFeed, DenialList
+from gateway.guest.denials import DenialFeed
 from gateway.guest.directory import Directory
 from gateway.guest.limits import Allowance
 from gateway.guest.registry import Registry
 from gateway.guest.session import Ending, Limits, Session
 from gateway.guest.uplink import Uplink
+from pki.denials import DenialList
 from trove_grpc import context, errors
 from trove_grpc.gen.conductor.v1 import report_service_pb2 as report_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2

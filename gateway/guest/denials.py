@@ -1,4 +1,4 @@
-"""Which identities are refused although their certificates verify, and the feed that says so.
+"""The feed of denials: which identities are refused although their certificates verify.
 
 The issuer numbers denials under a lock, so polling "what came after N" misses none. Lost touch
 with the feed fails closed where it matters: older than `stale`, no enrolment, no renewal, no
@@ -12,86 +12,24 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from gateway.guest import metrics
 from gateway.guest.registry import Registry
 from gateway.guest.session import Ending
+from pki.denials import DenialList
 from trove_grpc import errors, process
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as issuer_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as issuer_rpc
-from trove_grpc.identity import SERVICE_ROLES, Identity, Role
 
 log = logging.getLogger(__name__)
 
 _PAGE_SIZE = 1000
-_EVER = dt.datetime.max.replace(tzinfo=dt.UTC)
-_ALWAYS = dt.datetime.min.replace(tzinfo=dt.UTC)
-
-Key = tuple[issuer_pb2.DenialKind.ValueType, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    starts: dt.datetime
-    ends: dt.datetime
-    reason: str
 
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-
-
-class DenialList:
-    """Denials in memory, each until the denied thing has expired by itself."""
-
-    def __init__(self, now: Callable[[], dt.datetime] = _now) -> None:
-        self._now = now
-        self._spans: dict[Key, _Span] = {}
-
-    def __len__(self) -> int:
-        return len(self._spans)
-
-    def add(self, denial: issuer_pb2.Denial) -> None:
-        """Learn a denial; of two about one thing the earlier start and the later end count."""
-        key = (denial.kind, _normal(denial.kind, denial.value))
-        span = _Span(
-            denial.effective_time.ToDatetime(dt.UTC)
-            if denial.HasField("effective_time")
-            else _ALWAYS,
-            denial.expire_time.ToDatetime(dt.UTC) if denial.HasField("expire_time") else _EVER,
-            denial.reason,
-        )
-        if (known := self._spans.get(key)) is not None:
-            reason = known.reason if known.starts <= span.starts else span.reason
-            span = _Span(min(known.starts, span.starts), max(known.ends, span.ends), reason)
-        self._spans[key] = span
-
-    def refusal(self, caller: Identity) -> errors.UnauthenticatedError | None:
-        """The error for a denied caller; None when nothing speaks against it."""
-        now = self._now()
-        for key in _keys(caller):
-            span = self._spans.get(key)
-            if span is not None and span.starts <= now < span.ends:
-                what = issuer_pb2.DenialKind.Name(key[0]).removeprefix("DENIAL_KIND_").lower()
-                return errors.UnauthenticatedError(
-                    f"{caller.uri}: {what} denied: {span.reason or 'no reason given'}",
-                    reason="CERTIFICATE_DENIED",
-                    subject=caller.uri,
-                )
-        return None
-
-    def prune(self) -> None:
-        now = self._now()
-        for key in [key for key, span in self._spans.items() if span.ends <= now]:
-            del self._spans[key]
-
-    def starts_between(self, after: dt.datetime, until: dt.datetime) -> bool:
-        """Whether a denial known before begins to act in (after, until]."""
-        return any(after < span.starts <= until for span in self._spans.values())
 
 
 class DenialFeed:
@@ -167,8 +105,8 @@ class DenialFeed:
                 timeout=self._timeout,
                 retry=True,
             )
+            self._denials.apply(page.denials)
             for denial in page.denials:
-                self._denials.add(denial)
                 self._sequence = max(self._sequence, denial.sequence)
                 grew = True
             if page.head_sequence < self._sequence:
@@ -178,7 +116,7 @@ class DenialFeed:
                 if page.head_sequence == 0:
                     return grew
             elif not page.denials or page.head_sequence <= self._sequence:
-                self._denials.prune()
+                self._denials.forget_expired()
                 return grew
 
     def _sweep(self) -> None:
@@ -192,22 +130,3 @@ class DenialFeed:
         raise errors.UnavailableError(
             f"{why}; is the issuer up?", reason="DENIALS_STALE", retry_after=5.0
         )
-
-
-def _keys(caller: Identity) -> list[Key]:
-    authority = "service" if caller.role in SERVICE_ROLES else str(caller.role)
-    keys: list[Key] = [
-        (issuer_pb2.DENIAL_KIND_SERIAL, caller.serial),
-        (issuer_pb2.DENIAL_KIND_KEY, caller.key_hash),
-        (issuer_pb2.DENIAL_KIND_GENERATION, f"{authority}/{caller.generation}"),
-    ]
-    if caller.role is Role.GUEST:
-        keys.append((issuer_pb2.DENIAL_KIND_INSTANCE, caller.instance_id))
-        keys.append((issuer_pb2.DENIAL_KIND_TENANT, caller.tenant_id))
-    return keys
-
-
-def _normal(kind: issuer_pb2.DenialKind.ValueType, value: str) -> str:
-    if kind == issuer_pb2.DENIAL_KIND_SERIAL:
-        return value.lower().lstrip("0")
-    return value.lower() if kind == issuer_pb2.DENIAL_KIND_KEY else value

@@ -6,7 +6,7 @@ import datetime as dt
 import pytest
 from google.protobuf import timestamp_pb2
 
-from gateway.guest.denials import DenialList
+from pki.denials import DenialList
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb2
 from trove_grpc.identity import Identity, Role
 
@@ -30,8 +30,7 @@ def at(moment):
 
 def listing(*denials, now=NOW):
     known = DenialList(lambda: now)
-    for denial in denials:
-        known.add(denial)
+    known.apply(denials)
     return known
 
 
@@ -105,5 +104,25 @@ def test_list_forgets_what_has_expired_by_itself():
         pb2.Denial(kind=pb2.DENIAL_KIND_SERIAL, value="1", expire_time=at(NOW)),
         pb2.Denial(kind=pb2.DENIAL_KIND_SERIAL, value="2"),
     )
-    known.prune()
+    known.forget_expired()
     assert len(known) == 1
+
+
+def test_later_denial_in_the_future_does_not_free_what_is_denied_now():
+    known = listing(
+        pb2.Denial(kind=pb2.DENIAL_KIND_SERIAL, value="ab12", reason="stolen"),
+        pb2.Denial(
+            kind=pb2.DENIAL_KIND_SERIAL,
+            value="ab12",
+            effective_time=at(NOW + dt.timedelta(minutes=15)),
+            reason="superseded",
+        ),
+    )
+    assert "stolen" in known.refusal(GUEST).message
+
+
+def test_list_says_when_a_denial_begins_to_act():
+    minute = dt.timedelta(minutes=1)
+    known = listing(pb2.Denial(kind=pb2.DENIAL_KIND_SERIAL, value="ab12", effective_time=at(NOW)))
+    assert known.starts_between(NOW - minute, NOW)
+    assert not known.starts_between(NOW, NOW + minute)
