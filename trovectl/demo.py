@@ -40,6 +40,8 @@ _DELETE_SECONDS = 180.0
 
 def run(state: Path, *, keep: bool) -> int:
     """Run the demo in `state`; what it started is stopped unless `keep`."""
+    # Asked to end: as Ctrl-C, so that what was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _installation(state, keep=keep) as rest:
         Demo(state, rest).play()
         _title("What runs now")
@@ -155,6 +157,12 @@ class Demo:
             return
         _title("Removing the database of an earlier demo")
         for each in old:
+            # One that was being built when its demo was killed is finished first.
+            _await(
+                lambda each=each: self._show(each["id"])[0].split()[0] != "BUILD",  # type: ignore[misc]
+                _CREATE_SECONDS,
+                f"{each['name']} to leave BUILD",
+            )
             self._openstack("delete", each["id"])
 
         def gone() -> bool:

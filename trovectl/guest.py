@@ -181,7 +181,7 @@ class Guest:
             "enrolment_endpoints": self.record.enrolment_endpoints,
             "guest_endpoints": self.record.guest_endpoints,
             "state_directory": self._root / "agent" / "state",
-            "data_directory": self._root / "engine" / "data",
+            "data_directory": self._root / "engine",
             "run_directory": self._run / "engine",
             "launcher_socket": str(socket) if self._accounts.are_separate else "",
             **self._settings,

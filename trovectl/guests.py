@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from trove_grpc.errors import ConflictError, UnavailableError
+from trove_grpc.errors import ConflictError, QuotaExceededError, UnavailableError
 from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2 as rpc
 from trovectl import children, layout, ports, procfs
 from trovectl.accounts import GUEST_POOL, Accounts
@@ -118,7 +118,14 @@ class Guests:
 
     def _free_index(self) -> int:
         taken = {guest.record.index for guest in self._guests.values()}
-        return next(index for index in range(GUEST_POOL + 1) if index not in taken)
+        # Another installation on this machine has the same pool.
+        busy = procfs.uids() if self._accounts.are_separate else set()
+        for index in range(GUEST_POOL):
+            if index not in taken and not busy & {
+                account.uid for account in self._accounts.guest(index)
+            }:
+                return index
+        raise QuotaExceededError(f"this machine runs {GUEST_POOL} local guests; delete one")
 
     def _guest(self, record: GuestRecord) -> Guest:
         return Guest(

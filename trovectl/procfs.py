@@ -98,6 +98,16 @@ def zombies() -> list[int]:
     return mine
 
 
+def uids() -> set[int]:
+    """Users that own a living process."""
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            status = (PROC / str(pid) / "status").read_text()
+            found.add(int(status.partition("\nUid:")[2].split(maxsplit=1)[0]))
+    return found
+
+
 def holder(address: str, port: int) -> str:
     """Who listens on the TCP port, for people: "pid 12 (nginx)"; says so when unknown."""
     inodes = _listening_inodes(address, port)
