@@ -8,7 +8,7 @@ import dataclasses
 import datetime as dt
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,7 @@ class RunningIssuer:
     config: Config
     port: int
     stack: contextlib.AsyncExitStack
+    stop: Callable[[], Awaitable[None]]
 
     async def identity(self, role: Role, host: str = "localhost") -> IdentityDirectory:
         identity = IdentityDirectory(self.root / f"{role}-{host}")
@@ -228,18 +229,18 @@ async def start_issuer(private_directory: Path) -> AsyncIterator[StartIssuer]:
             stop = asyncio.Event()
             ports: asyncio.Queue[int] = asyncio.Queue()
             task = asyncio.create_task(process.serve(config, stop, ports.put_nowait))
+            port = asyncio.ensure_future(ports.get())
+            await asyncio.wait({task, port}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                port.cancel()
+                await task
 
             async def end() -> None:
                 stop.set()
                 await task
 
             stack.push_async_callback(end)
-            port_task = asyncio.ensure_future(ports.get())
-            await asyncio.wait({task, port_task}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                port_task.cancel()
-                await task
-            return RunningIssuer(private_directory, config, port_task.result(), stack)
+            return RunningIssuer(private_directory, config, port.result(), stack, end)
 
         yield start
 
