@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gateway.rest.dialects import Dialect
 from gateway.rest.fields import Fields, invalid, kind_of, shown
@@ -29,7 +29,6 @@ _MAX_VOLUME_GIB = 1_000_000_000
 _LOCALITIES = ("affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity")
 _NIC_KEYS = ("net-id", "network_id", "subnet_id", "ip_address")
 _CIDR = re.compile(r"([0-9]{1,3}\.){3}[0-9]{1,3}(/[0-9]{1,2})?", re.ASCII)
-_SETTING = re.compile(r"[A-Za-z0-9_@.:-]*", re.ASCII)
 
 
 def check_unsupported(instance: Fields, *, region: str) -> None:
@@ -109,12 +108,17 @@ def read_access(instance: Fields) -> resources_pb2.Access | None:
     return resources_pb2.Access(is_public=bool(access.boolean("is_public")), allowed_cidrs=cidrs)
 
 
+def names_databases_or_users(instance: Fields) -> bool:
+    databases = instance.array("databases", most=MAX_DATABASES)
+    return bool(databases or instance.array("users", most=MAX_USERS))
+
+
 def read_databases(instance: Fields, dialect: Dialect) -> list[engine_pb2.DatabaseSpec]:
     databases = [
         engine_pb2.DatabaseSpec(
             name=_read_engine_name(item, "Database", dialect, dialect.reserved_databases),
-            character_set=_read_setting(item, "character_set"),
-            collation=_read_setting(item, "collate"),
+            character_set=_read_setting(item, "character_set", dialect.is_character_set),
+            collation=_read_setting(item, "collate", dialect.is_collation),
         )
         for item in instance.objects("databases", most=MAX_DATABASES)
     ]
@@ -163,6 +167,9 @@ def _read_user(item: Fields, dialect: Dialect, known: set[str]) -> engine_pb2.Us
             f"{', '.join(dialect.reserved_user_prefixes)}."
         )
     item.required_text("password")
+    host = item.text("host", nullable=True)
+    if host not in ("", "%") and not dialect.scopes_users_by_host:
+        raise invalid(item.at("host"), "cannot limit users of this datastore; leave it out")
     granted = [
         database.required_text("name")
         for database in item.objects("databases", most=MAX_DATABASES)
@@ -174,9 +181,7 @@ def _read_user(item: Fields, dialect: Dialect, known: set[str]) -> engine_pb2.Us
                 f"{database}, but database {database} is not included in the initial databases "
                 "list."
             )
-    return engine_pb2.UserSpec(
-        name=name, host=item.text("host", nullable=True), databases=dict.fromkeys(granted)
-    )
+    return engine_pb2.UserSpec(name=name, host=host, databases=dict.fromkeys(granted))
 
 
 def _read_engine_name(item: Fields, kind: str, dialect: Dialect, reserved: tuple[str, ...]) -> str:
@@ -190,10 +195,10 @@ def _read_engine_name(item: Fields, kind: str, dialect: Dialect, reserved: tuple
     return name
 
 
-def _read_setting(item: Fields, name: str) -> str:
+def _read_setting(item: Fields, name: str, is_known: Callable[[str], bool]) -> str:
     value = item.text(name, nullable=True)
-    if not _SETTING.fullmatch(value):
-        raise invalid(item.at(name), "has characters that no character set or collation has")
+    if value and not is_known(value):
+        raise invalid(item.at(name), "is not one of this datastore's; leave it out or change it")
     return value
 
 

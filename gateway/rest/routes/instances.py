@@ -63,7 +63,7 @@ class Instances:
             availability_zone=instance.text("availability_zone", nullable=True),
             access=new_instance.read_access(instance),
         )
-        if instance.raw("databases") or instance.raw("users"):
+        if new_instance.names_databases_or_users(instance):
             dialect = dialect_of(version.manager)
             databases = new_instance.read_databases(instance, dialect)
             users = await asyncio.to_thread(new_instance.read_users, instance, dialect, databases)

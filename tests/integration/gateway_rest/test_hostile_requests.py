@@ -95,14 +95,15 @@ FIELDS: dict[str, list[Any]] = {
     + [[{"name": text}] for text in TEXTS]
     + [[{"name": "app"}, {"name": "app"}], [{"name": "postgres"}], [{"name": "é" * 32}]]
     + [[{"name": f"d{n}"} for n in range(101)]]
-    + [[{"name": "app", "character_set": value}] for value in (7, [], "a b", "'; --")],
+    + [[{"name": "app", "character_set": value}] for value in (7, [], "a b", "'; --", "utf8mb4")]
+    + [[{"name": "app", "collate": value}] for value in (7, {}, "utf8_general_ci", "C; DROP")],
     "users": [None, {}, "ada", 7, [7], [None], [{}], [{"name": "ada"}]]
     + [[{"name": text, "password": CANARY}] for text in TEXTS]
     + [[{"name": "ada", "password": text}] for text in TEXTS]
     + [[{"name": name, "password": CANARY}] for name in ("postgres", "root", "pg_x", "public")]
     + [[{"name": "ada", "password": CANARY, "databases": [{"name": "absent"}]}]]
     + [[{"name": "ada", "password": CANARY, "databases": value}] for value in ("app", {}, [7])]
-    + [[{"name": "ada", "password": CANARY, "host": value}] for value in (7, [], "\x00")]
+    + [[{"name": "ada", "password": CANARY, "host": value}] for value in (7, [], "\x00", "10.%")]
     + [[{"name": "ada", "password": CANARY}] * 2],
     "access": [None, [], 7, {"is_public": "yes"}, {"is_public": 1}, {"allowed_cidrs": "x"}]
     + [{"allowed_cidrs": [value]} for value in (7, None, "x", "999.1.1.1", "::/0", "1.1.1.1/33")]
@@ -136,6 +137,16 @@ async def test_wrong_field_is_refused_with_a_message_that_does_not_repeat_it(
     assert answer.message
     assert CANARY not in answer.text
     assert control_plane.created == []
+
+
+@pytest.mark.parametrize("value", [None, {}, "", 0, False])
+@pytest.mark.parametrize("field", ["databases", "users"])
+async def test_nothing_is_not_an_empty_list(client, field, value):
+    bare = {key: item for key, item in INSTANCE.items() if key not in ("databases", "users")}
+    refused = await client.send("POST", "/instances", {"instance": bare | {field: value}})
+    accepted = await client.send("POST", "/instances", {"instance": bare | {field: []}})
+
+    assert (refused.status, accepted.status) == (400, 200)
 
 
 @pytest.mark.parametrize(

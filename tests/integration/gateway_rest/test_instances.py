@@ -72,6 +72,21 @@ async def test_password_goes_no_further_than_its_verifier(client, control_plane,
     assert PASSWORD not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("character_set", "collate"),
+    [("utf8", "C.UTF-8"), ("UTF-8", "de_DE.UTF-8@euro"), ("SQL_ASCII", "C"), (None, None)],
+)
+async def test_character_set_and_collation_of_the_engine_are_passed_on(
+    client, control_plane, character_set, collate
+):
+    database = {"name": "app", "character_set": character_set, "collate": collate}
+    answer = await create(client, databases=[database])
+
+    assert answer.status == 200, answer.text
+    sent = control_plane.created[0].databases[0]
+    assert (sent.character_set, sent.collation) == (character_set or "", collate or "")
+
+
 async def test_flavor_travels_with_its_sizes(client, control_plane):
     await create(client, flavorRef="http://host/v1.0/demo/flavors/2")
 

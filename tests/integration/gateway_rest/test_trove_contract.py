@@ -133,6 +133,8 @@ async def replay_all() -> Replay:
                 body = json.loads(json.dumps(pair["body"]))
                 if label in WITHOUT_NICS:
                     del body["instance"]["nics"]
+                for database in (body.get("instance") or {}).get("databases", []):
+                    database.pop("collate", None)  # one of MySQL's
                 options = {"json": body}
             answer = await client.send(method, client.root + replay.path(path), **options)
             replay.after(pair, answer)
