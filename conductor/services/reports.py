@@ -167,8 +167,7 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         applied = await self._database.write(_commit, due, urgent, now)
         self._presence.persisted(due)
         for outcome in applied:
-            change = outcome.report.change
-            if change is not None and not outcome.is_dropped and not outcome.refusal_reason:
+            if (change := outcome.new_change) is not None:
                 self._presence.accept(outcome.report.instance_id, change)
                 # Even where a later heartbeat is known here: the row now says what the change
                 # said, so the next heartbeat that says otherwise must be written.

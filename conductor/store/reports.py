@@ -43,11 +43,21 @@ class UrgentReport:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of an urgent report; a dropped one is not answered, so it is sent again."""
+    """What became of an urgent report.
+
+    A dropped one is not answered, so its agent sends it again; a repeat is, and changes nothing.
+    """
 
     report: UrgentReport
     is_dropped: bool = False
+    is_repeat: bool = False
     refusal_reason: str = ""
+
+    @property
+    def new_change(self) -> Presence | None:
+        """The change, if it took effect now."""
+        has_effect = not (self.is_dropped or self.is_repeat or self.refusal_reason)
+        return self.report.change if has_effect else None
 
 
 def apply_reports(
@@ -87,7 +97,7 @@ def _apply(
         "apply_time": now,
     }
     if not insert_if_absent(session, GuestReport, row):
-        return Applied(report)
+        return Applied(report, is_repeat=True)
     if report.change is not None and report.change.order() > present.order():
         # One that is older than what is known already is committed, and changes nothing.
         guests.write_presence(session, {report.instance_id: report.change})
