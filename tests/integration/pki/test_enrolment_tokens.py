@@ -13,6 +13,8 @@ from pki import tokens
 from pki.issuer.guests import Refusal
 from pki.models import AuditRecord, Certificate, Token
 from pki.requests import new_key
+from pki.store import authorities
+from pki.store import tokens as token_rows
 from tests.integration.pki.conftest import TENANT, Desk
 from trove_grpc.errors import InvalidRequestError
 from trove_grpc.identity import identify
@@ -21,8 +23,6 @@ MINUTE = dt.timedelta(minutes=1)
 
 
 def bundle_of(desk: Desk):
-    from pki.store import authorities
-
     return desk.store.run_now(authorities.bundle)
 
 
@@ -185,3 +185,17 @@ def test_each_refusal_is_in_the_audit_with_its_reason(desk: Desk) -> None:
     assert last is not None
     assert (last.action, last.subject) == ("refuse-token", instance_id)
     assert "unknown" in last.detail
+
+
+def test_statement_that_takes_a_token_succeeds_once_even_when_nothing_else_guards_it(
+    desk: Desk,
+) -> None:
+    instance_id = desk.register()
+    desk.mint(instance_id)
+    token_id = desk.store.run_now(lambda s: s.scalars(sa.select(Token.token_id)).one())
+
+    def take(number: int) -> bool:
+        return desk.store.run_now(lambda s: token_rows.take(s, token_id, f"{number:x}", desk.now))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(take, range(8)))[-2:] == [False, True]

@@ -7,6 +7,7 @@ import ipaddress
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from pki.requests import new_key
 from tests.fakes.certificates import TestAuthority
@@ -142,8 +143,6 @@ def test_forged_certificate_with_a_known_serial_is_refused(desk: Desk) -> None:
         not_valid_after=real.not_valid_after_utc,
         extensions=list(real.extensions),
     )
-    from cryptography.hazmat.primitives import hashes, serialization
-
     forged = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
     with pytest.raises(UnauthenticatedError) as refused:
         desk.store.run_now(lambda s: desk.guests.confirm(s, forged, desk.now))

@@ -13,6 +13,7 @@ from pki.denials import DenialList
 from pki.issuer import checks
 from pki.issuer.config import Config
 from pki.issuer.limits import FailureLimiter, peer_host
+from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import InvalidRequestError, OverloadedError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.identity import Identity, Role
@@ -215,8 +216,6 @@ def test_text_that_is_no_dns_name_is_refused(name: str) -> None:
 
 
 def test_service_renews_at_a_third_of_its_life(tmp_path: Path) -> None:
-    from tests.fakes.certificates import TestAuthority
-
     identity = TestAuthority().identity_for_service(
         Role.API, tmp_path, lifetime=dt.timedelta(seconds=90)
     )
