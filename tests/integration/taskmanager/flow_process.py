@@ -1,4 +1,4 @@
-"""A process that runs flows and may be killed: `flow_process.py DATABASE EFFECTS FLOW...`.
+"""A process that runs flows and may be killed: `EXECUTOR DATABASE EFFECTS FLOW...`.
 
 Every step appends "<flow> <step>" to EFFECTS, with fsync, then waits as long as a file
 "<step>.hold" lies beside EFFECTS.
@@ -20,7 +20,15 @@ async def released(hold: Path) -> None:
         await asyncio.sleep(PAUSE)
 
 
-async def main(database: Path, effects: Path, flow_ids: list[str]) -> None:
+async def all_done(flows: Flows, flow_ids: list[str]) -> None:
+    while True:
+        states = await flows.list(flow_ids)
+        if all(status.state is FlowState.DONE for status in states.values()):
+            return
+        await asyncio.sleep(PAUSE)
+
+
+async def main(executor_id: str, database: Path, effects: Path, flow_ids: list[str]) -> None:
     def append(line: str) -> None:
         handle = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, f"{line}\n".encode())
@@ -39,17 +47,18 @@ async def main(database: Path, effects: Path, flow_ids: list[str]) -> None:
         append(f"{flow.id} end")
 
     async with Flows(
-        database_url=f"sqlite:///{database}", executor_id="e1", functions={"several": several}
+        database_url=f"sqlite:///{database}",
+        executor_id=executor_id,
+        functions={"several": several},
     ) as flows:
         for flow_id in flow_ids:
             await flows.submit("several", flow_id, key=flow_id)
             await flows.submit("several", flow_id, key=flow_id)
-        while True:
-            states = await flows.list(flow_ids)
-            if all(status.state is FlowState.DONE for status in states.values()):
-                return
-            await asyncio.sleep(PAUSE)
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(flows.watch())
+            await all_done(flows, flow_ids)
+            watch.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))

@@ -19,9 +19,12 @@ class Runner:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(SCRIPT), str(self.database), str(self.effects), *FLOWS]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(self.command("e1"), stderr=subprocess.PIPE)
         return self.process
+
+    def command(self, executor: str) -> list[str]:
+        files = [str(self.database), str(self.effects)]
+        return [sys.executable, str(SCRIPT), executor, *files, *FLOWS]
 
     def lines(self) -> list[str]:
         return self.effects.read_text().splitlines() if self.effects.exists() else []
@@ -29,8 +32,6 @@ class Runner:
     def wait_for(self, count: int, step: str) -> None:
         deadline = time.monotonic() + 60
         while sum(line.endswith(f" {step}") for line in self.lines()) < count:
-            assert self.process is not None
-            assert self.process.poll() is None, self.process.stderr.read()  # type: ignore[union-attr]
             assert time.monotonic() < deadline, self.lines()
             time.sleep(0.02)
 
@@ -85,10 +86,35 @@ def test_a_second_process_under_the_same_name_is_refused_while_the_first_lives(r
     runner.start()
     runner.wait_for(1, "one")
     second = subprocess.run(
-        [sys.executable, str(SCRIPT), str(runner.database), str(runner.effects), *FLOWS],
+        runner.command("e1"),
         capture_output=True,
         timeout=60,
         check=False,
     )
     assert second.returncode != 0
     assert b"another task manager runs as executor 'e1'" in second.stderr
+
+
+def test_another_executor_takes_over_once_the_first_is_dead_and_not_before(runner):
+    hold = runner.effects.with_name("two.hold")
+    hold.touch()
+    runner.start()
+    runner.wait_for(len(FLOWS), "two")
+    second = subprocess.Popen(runner.command("e2"), stderr=subprocess.PIPE)
+    try:
+        # Alive, the first keeps its flows: the second only finds out that nothing is for it.
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(5)
+        assert collections.Counter(runner.lines())["flow-0 two"] == 1
+        runner.kill()
+        runner.wait_for(2 * len(FLOWS), "two")
+        hold.unlink()
+        _, errors = second.communicate(timeout=90)
+    finally:
+        second.kill()
+        second.communicate()
+    assert second.returncode == 0
+    assert b"executor e1 is dead; taking over its flows" in errors
+    counts = collections.Counter(runner.lines())
+    assert {counts[f"{flow} end"] for flow in FLOWS} == {1}
+    assert {counts[f"{flow} one"] for flow in FLOWS} == {1}
