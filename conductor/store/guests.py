@@ -207,14 +207,14 @@ def write_presence(session: Session, reports: Mapping[str, Presence]) -> None:
                 GuestPresence,
                 rows[start : start + _ROWS_PER_UPSERT],
                 key=["instance_id"],
-                is_newer=_is_newer,
+                is_newer=is_newer,
                 # The epoch last: with it assigned, the sequence would be compared in vain.
                 decides=["sequence", "session_epoch"],
             )
         )
 
 
-def _is_newer(new: object, old: object) -> sa.ColumnElement[bool]:
+def is_newer(new: object, old: object) -> sa.ColumnElement[bool]:
     return sa.or_(
         new.session_epoch > old.session_epoch,  # type: ignore[attr-defined]
         sa.and_(

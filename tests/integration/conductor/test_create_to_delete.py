@@ -40,11 +40,6 @@ HEALTHY = engine_pb2.Observation(state=engine_pb2.ENGINE_STATE_HEALTHY, start_co
 VERIFIER = "SCRAM-SHA-256$4096:canary-salt$canary-stored:canary-server"
 
 
-@pytest.fixture(scope="module")
-def authority() -> TestAuthority:
-    return TestAuthority()
-
-
 @pytest.fixture
 async def conductor(tmp_path: Path, authority: TestAuthority) -> AsyncIterator[RunningConductor]:
     async with running_conductor(tmp_path, authority) as running:
