@@ -226,6 +226,10 @@ class Connection:
                 try:
                     successor = await self._renew()
                 except TroveError as error:
+                    if not self._identity.is_usable:
+                        log.error("the certificate expired before it was renewed: %s", error)
+                        await session.close()
+                        break  # only a new token helps now
                     low, high = _RENEWAL_RETRY_SECONDS
                     retry_in = min(high, max(low, self._identity.expires_in() / 10))
                     log.warning("renewal failed: %s; again in %.0f s", error.message, retry_in)

@@ -96,6 +96,11 @@ class Watcher:
         """Make an engine out of an empty guest, or finish what a killed agent began."""
         self.engine.check(spec, databases, users)
         async with self._lock:
+            if self._record.is_prepared and spec != self._record.spec:
+                raise ConflictError(
+                    "the engine was prepared otherwise; delete the instance to begin anew",
+                    reason="ENGINE_ALREADY_PREPARED",
+                )
             if not self._record.is_prepared:
                 self._see(engine_pb2.ENGINE_STATE_PREPARING, "a prepare command is carried out")
             try:

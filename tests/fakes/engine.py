@@ -1,0 +1,91 @@
+"""An engine that exists in memory: for agents by the thousand and for crashes to order.
+
+Held to tests/integration/guestagent/test_engine_contract.py together with the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
+from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
+from trove_grpc.gen.common.v1 import engine_pb2
+
+
+class FakeEngine:
+    """Remembers what was asked of it."""
+
+    capabilities = Capabilities(
+        manager="fake",
+        actions=frozenset({"prepare", "start", "stop", "restart", "ping"}),
+        user_hosts=False,
+    )
+
+    def __init__(self) -> None:
+        self.is_created = False
+        self.is_running = False
+        self.is_out_of_reach = False
+        # How many starts fail from here on.
+        self.failing_starts = 0
+        # It starts and dies at once.
+        self.dies_at_start = False
+        self.starts = 0
+        self.stops = 0
+        self.databases: set[str] = set()
+        self.users: set[str] = set()
+        self.log: list[str] = []
+
+    def check(
+        self,
+        spec: EngineSpec,
+        databases: Sequence[engine_pb2.DatabaseSpec],
+        users: Sequence[engine_pb2.UserSpec],
+    ) -> None:
+        if not spec.listen_addresses:
+            raise InvalidRequestError("prepare names no address to listen on")
+        if any(not named.name for named in (*databases, *users)):
+            raise InvalidRequestError("an empty name")
+
+    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+        self._reach("create")
+        self.is_created = True
+
+    async def start(self, spec: EngineSpec) -> None:
+        self._reach("start")
+        if self.is_running:
+            return
+        if self.failing_starts:
+            self.failing_starts -= 1
+            raise ConflictError("it does not start", reason="ENGINE_START_FAILED")
+        self.starts += 1
+        self.is_running = not self.dies_at_start
+
+    async def stop(self, spec: EngineSpec) -> None:
+        self._reach("stop")
+        self.stops += self.is_running
+        self.is_running = False
+
+    async def probe(self, spec: EngineSpec) -> Probe:
+        self._reach("probe")
+        if self.is_running:
+            return Probe(process=Process.ANSWERING, version="1.0")
+        return Probe(process=Process.GONE, reason="the process is gone")
+
+    async def apply(
+        self,
+        spec: EngineSpec,
+        databases: Sequence[engine_pb2.DatabaseSpec],
+        users: Sequence[engine_pb2.UserSpec],
+    ) -> None:
+        self._reach("apply")
+        self.databases |= {database.name for database in databases}
+        self.users |= {user.name for user in users}
+
+    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+        self._reach("tend")
+        return engine_pb2.VolumeUsage(total_bytes=100, used_bytes=1)
+
+    def _reach(self, what: str) -> None:
+        self.log.append(what)
+        if self.is_out_of_reach:
+            raise UnavailableError("the engine's user cannot be reached")

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+
+import pytest
+
+from guestagent.commands import Commands
+from guestagent.journal import Journal, Progress
+from guestagent.outbox import Outbox
+from guestagent.record import RecordFile
+from guestagent.watcher import Patience, Watcher
+from tests.fakes.engine import FakeEngine
+from tests.fakes.guest_gateway import eventually
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
+
+PATIENCE = Patience(
+    health_interval=1, restart_limit=3, stable_after=60, backoff=1, backoff_limit=1
+)
+PREPARE = pb.PrepareAction(manager="fake", version="1", listen_addresses=["127.0.0.9"], port=1)
+
+
+class SlowEngine(FakeEngine):
+    """Creates only when allowed."""
+
+    def __init__(self):
+        super().__init__()
+        self.allowed = asyncio.Event()
+
+    async def create(self, spec, issue):
+        await super().create(spec, issue)
+        await self.allowed.wait()
+
+
+class Bench:
+    """Commands over a fake engine; results are taken from the outbox."""
+
+    def __init__(self, directory, engine, capacity=4):
+        self.engine = engine
+        self.outbox = Outbox(now=asyncio.get_running_loop().time)
+        self.journal = Journal(directory / "journal")
+        watcher = Watcher(
+            engine,
+            RecordFile(directory / "engine.json"),
+            patience=PATIENCE,
+            issue=None,
+            on_change=lambda: None,
+        )
+        self.commands = Commands(watcher, self.journal, self.outbox, capacity=capacity)
+        self.results = []
+
+    def send(self, command_id, *, seconds=5.0, **action):
+        command = pb.Command(command_id=command_id, **action)
+        command.timeout.FromTimedelta(dt.timedelta(seconds=seconds))
+        self.commands.accept(command)
+
+    async def result(self, count=1):
+        def taken():
+            while (message := self.outbox.take(resend_after=1)) is not None:
+                self.results.append(message.command_result)
+            return len(self.results) >= count
+
+        await eventually(taken)
+        return self.results[-1]
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        task = asyncio.create_task(self.commands.run())
+        yield self
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return lambda engine=None, **options: Bench(tmp_path, engine or FakeEngine(), **options)
+
+
+async def test_repeat_of_a_finished_command_is_answered_from_the_journal(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        first = await it.result()
+        it.send("p", prepare=PREPARE)
+        assert await it.result(2) == first
+        assert it.engine.log.count("create") == 1
+
+
+async def test_repeat_after_a_restart_is_answered_from_the_journal(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        first = await it.result()
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        assert await it.result() == first
+        assert it.engine.log == []
+
+
+async def test_repeat_of_a_running_command_joins_it(bench):
+    async with bench(SlowEngine()).running() as it:
+        for _ in range(3):
+            it.send("p", prepare=PREPARE)
+        await eventually(lambda: it.engine.is_created)
+        it.send("p", prepare=PREPARE)
+        it.engine.allowed.set()
+        await it.result()
+        it.send("ping", ping=pb.PingAction())
+        await it.result(2)
+        assert [result.command_id for result in it.results] == ["p", "ping"]
+        assert it.engine.log.count("create") == 1
+
+
+async def test_ping_is_answered_while_a_long_command_runs(bench):
+    async with bench(SlowEngine()).running() as it:
+        it.send("p", prepare=PREPARE)
+        await eventually(lambda: it.engine.is_created)
+        it.send("ping", ping=pb.PingAction())
+        assert (await it.result()).command_id == "ping"
+        it.engine.allowed.set()
+        assert (await it.result(2)).command_id == "p"
+
+
+async def test_passed_deadline_is_answered_and_a_repeat_goes_on(bench):
+    async with bench(SlowEngine()).running() as it:
+        it.send("p", prepare=PREPARE, seconds=0.05)
+        assert (await it.result()).error_reason == "DEADLINE_EXCEEDED"
+        assert it.journal.find("p").progress is Progress.STARTED
+        it.engine.allowed.set()
+        it.send("p", prepare=PREPARE)
+        assert (await it.result(2)).error_reason == ""
+
+
+async def test_unavailable_is_no_outcome(bench):
+    async with bench().running() as it:
+        it.engine.is_out_of_reach = True
+        it.send("p", prepare=PREPARE)
+        assert (await it.result()).error_reason == "UNAVAILABLE"
+        it.engine.is_out_of_reach = False
+        it.send("p", prepare=PREPARE)
+        assert (await it.result(2)).error_reason == ""
+
+
+async def test_failure_is_an_outcome_and_is_repeated_as_it_was(bench):
+    async with bench().running() as it:
+        it.engine.failing_starts = 1
+        it.send("p", prepare=PREPARE)
+        first = await it.result()
+        assert first.error_reason == "ENGINE_START_FAILED"
+        it.send("p", prepare=PREPARE)
+        assert await it.result(2) == first
+
+
+async def test_interrupted_restart_is_finished_as_a_start(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        await it.result()
+        it.journal.start("r", "restart")  # an agent was killed after this line
+        it.send("r", restart=pb.RestartAction())
+        assert (await it.result(2)).error_reason == ""
+        assert it.engine.stops == 0
+
+
+async def test_full_queue_refuses_and_nothing_is_lost(bench):
+    async with bench(SlowEngine(), capacity=2).running() as it:
+        it.send("p", prepare=PREPARE)
+        await eventually(lambda: it.engine.is_created)
+        for number in range(4):
+            it.send(f"s{number}", start=pb.StartAction())
+        await it.result(2)
+        assert [r.command_id for r in it.results] == ["s2", "s3"]
+        assert {r.error_reason for r in it.results} == {"OVERLOADED"}
+        it.engine.allowed.set()
+        await it.result(5)
+        it.send("s3", start=pb.StartAction())
+        assert (await it.result(6)).error_reason == ""
+
+
+async def test_foreign_manager_and_unknown_action_are_refused(bench):
+    async with bench().running() as it:
+        it.send("m", prepare=pb.PrepareAction(manager="mysql"))
+        assert (await it.result()).error_reason == "INVALID_REQUEST"
+        it.send("u")
+        assert (await it.result(2)).error_reason == "UNSUPPORTED"
+
+
+async def test_unforeseen_failure_ends_one_command_and_leaks_nothing(bench):
+    class Broken(FakeEngine):
+        async def create(self, spec, issue):
+            raise ZeroDivisionError("inner detail")
+
+    async with bench(Broken()).running() as it:
+        it.send("p", prepare=PREPARE)
+        result = await it.result()
+        assert result.error_reason == "INTERNAL"
+        assert "inner detail" not in result.error_message
+        it.send("ping", ping=pb.PingAction())
+        assert (await it.result(2)).error_reason == ""
