@@ -15,6 +15,7 @@ from typing import Protocol
 from prometheus_client import Counter
 
 from taskmanager.flows import FlowState, FlowStatus
+from taskmanager.operations import OPEN
 from taskmanager.peers import ConductorClient
 from trove_grpc import context
 from trove_grpc.errors import TroveError
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 STUCK = Counter("trove_flows_stuck_total", "Flows that ended without settling their operation")
 
-_OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
 _DELETE = "delete_instance"
 _DROP_INTERVAL = dt.timedelta(hours=1)
 
@@ -87,13 +87,13 @@ class Sweeper:
         if operation.kind not in self._kinds:
             # Written by a newer conductor: a newer task manager will know it.
             log.warning("operation %s: unknown kind %r", operation.id, operation.kind)
-        elif operation.state in _OPEN:
+        elif operation.state in OPEN:
             await self._flows.submit(operation.kind, operation.id, key=operation.instance_id)
 
     async def _park(self, operation: resources_pb2.Operation, status: FlowStatus) -> None:
         """Nothing will move this operation any more: say so, and undo nothing."""
         current = (await self._conductor.get_input(operation.id)).operation
-        if current.state not in _OPEN:
+        if current.state not in OPEN:
             return  # it ended between the two questions
         cause = status.detail or "its flow has ended and the operation has not"
         fault = resources_pb2.Fault(

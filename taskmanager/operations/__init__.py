@@ -39,6 +39,7 @@ Result = TypeVar("Result")
 
 # Away or busy: the same call may succeed later. Everything else is an answer.
 PASSING = (UnavailableError, DeadlineError, OverloadedError)
+OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _POLL_SECONDS = 0.5
 
@@ -201,7 +202,10 @@ class OperationRun:
 
     async def _input(self) -> Input:
         conductor, operation_id = self.services.conductor, self._flow.id
-        return await self._patiently(lambda: conductor.get_input(operation_id), None)
+        given = await self._patiently(lambda: conductor.get_input(operation_id), None)
+        if given.operation.state not in OPEN:
+            raise OperationOverError(operation_id)
+        return given
 
     async def _record(
         self, step: str, state: resources_pb2.StepState.ValueType, detail: str = ""
