@@ -227,7 +227,7 @@ class Connection:
                     successor = await self._renew()
                 except TroveError as error:
                     if not self._identity.is_usable:
-                        log.error("the certificate expired before it was renewed: %s", error)
+                        log.warning("the certificate expired before it was renewed: %s", error)
                         await session.close()
                         break  # only a new token helps now
                     low, high = _RENEWAL_RETRY_SECONDS
