@@ -32,6 +32,7 @@ class Config:
     # A guest that does not read for so long is let go.
     write_stall: dt.timedelta = dt.timedelta(seconds=30)
     connects_per_minute: int = 60  # per instance; a crash loop costs a handshake each time
+    streams_per_instance: int = 8  # a stream whose guest reads nothing lives with its connection
     messages_per_second: int = 50  # per stream; above it we read more slowly, nothing is lost
     # Least; grows with the number of streams.
     reconnect_window: dt.timedelta = dt.timedelta(seconds=0.5)

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         self._connects = Allowance(
             per_second=config.connects_per_minute / 60, burst=config.connects_per_minute
         )
+        self._calls: Counter[str] = Counter()
         self._limits = Limits(
             commands=config.command_limit,
             unacknowledged=config.unacknowledged_limit,
@@ -69,6 +71,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         """One session, from Hello to the reason it ends."""
         caller = context.caller()
         with context.bound(instance=caller.instance_id, tenant=caller.tenant_id):
+            self._count(caller, context_)
             self._feed.require_loaded()
             if (wait := self._connects.take(caller.instance_id)) > 0:
                 raise errors.OverloadedError(
@@ -84,6 +87,26 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
             finally:
                 session.end(Ending())  # no effect unless the call was cancelled
                 self._leave(session)
+
+    def _count(self, caller: Identity, peer: Any) -> None:
+        """Bound the calls of one instance.
+
+        A status reaches nobody behind a closed flow-control window, and until the connection
+        ends such a call stays open: we let the session go, the call only ends with its peer.
+        """
+        instance_id = caller.instance_id
+        self._calls[instance_id] += 1
+
+        def ended(_peer: Any) -> None:
+            self._calls[instance_id] -= 1
+            if not self._calls[instance_id]:
+                del self._calls[instance_id]
+
+        peer.add_done_callback(ended)
+        if self._calls[instance_id] > self._config.streams_per_instance:
+            raise errors.OverloadedError(
+                "this instance has too many streams open", subject=caller.uri, retry_after=60.0
+            )
 
     async def _read_hello(self, peer: Any) -> guest_pb2.Hello:
         try:

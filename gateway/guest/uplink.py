@@ -146,7 +146,11 @@ class Uplink:
         self._urgent.set()
 
     async def _stream(self, stop: asyncio.Event) -> str:
-        """Run one Report stream to its end; returns why it ended."""
+        """Run one Report stream to its end; returns why it ended.
+
+        A channel closed under the call (our identity was replaced) cancels reader and writer
+        from below; for the group that is an ordinary end.
+        """
         try:
             stub = self._conductor.stub(report_rpc.ReportServiceStub)
         except errors.UnavailableError as error:
@@ -178,10 +182,6 @@ class Uplink:
                     self._acknowledged(acknowledgement)
         except aio.AioRpcError:
             return  # `_stream` reads the status
-        except asyncio.CancelledError:
-            # A channel that is closed under the call (our identity rotated) looks like this, too.
-            if _is_cancelled():
-                raise
 
     async def _write(self, report: Any) -> None:
         try:
@@ -195,9 +195,6 @@ class Uplink:
                     metrics.UPLINK_CONNECTED.set(1)
         except (aio.AioRpcError, aio.BaseError, asyncio.InvalidStateError):
             return  # the call is over
-        except asyncio.CancelledError:
-            if _is_cancelled():
-                raise
 
     def _take(self) -> report_pb2.ReportRequest:
         """The next message: urgent reports first, then heartbeats, as much as fits."""
@@ -239,8 +236,3 @@ class Uplink:
 def _append(batch: report_pb2.ReportRequest, report: report_pb2.GuestReport) -> int:
     batch.reports.append(report)
     return report.ByteSize()
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

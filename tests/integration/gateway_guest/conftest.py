@@ -48,7 +48,8 @@ class World:
 
     async def start(self, **settings) -> None:
         await self.conductor.start()
-        await self.issuer.start()
+        if not self.issuer.port:
+            await self.issuer.start()
         config = Config(
             identity=self.identity.root,
             enrolment_listen="127.0.0.1:0",

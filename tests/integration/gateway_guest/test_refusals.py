@@ -146,6 +146,33 @@ async def test_guest_that_does_not_read_is_let_go(world):
     await world.guest()
 
 
+async def test_streams_of_one_instance_are_bounded_until_they_end(world):
+    await world.start(streams_per_instance=2)
+    instance_id, identity = world.guest_identity()
+    first = world.stream(identity)
+    await first.open()
+    _, renewed = world.guest_identity(instance_id)
+    second = world.stream(renewed)
+    await second.open()
+    code, reason = await refusal(world.stream(identity).open())
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    await second.close()
+    await until(lambda: world.conductor.closed)
+
+    async def opens():
+        again = world.stream(identity)
+        try:
+            await again.open()
+        except aio.AioRpcError:
+            await again.close()
+            return False
+        return True
+
+    async with asyncio.timeout(10):
+        while not await opens():
+            pass
+
+
 async def test_stream_ends_with_its_certificate(world):
     await world.start()
     _, identity = world.guest_identity(lifetime=seconds(2))
@@ -328,6 +355,21 @@ async def test_stale_denials_stop_identity_work_and_destructive_commands_only(wo
     async with asyncio.timeout(10):
         while await is_stale():
             pass
+
+
+async def test_no_stream_opens_before_the_denials_were_read_once(world):
+    await world.issuer.start()
+    await world.issuer.stop()
+    await world.start(issuer_timeout=seconds(0.5))
+    _, identity = world.guest_identity()
+    assert await refusal(world.stream(identity).open()) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "DENIALS_STALE",
+    )
+    polls = world.issuer.polls
+    await world.issuer.start()
+    await until(lambda: world.issuer.polls > polls + 1)
+    await world.stream(identity).open()
 
 
 def edge_channel(world, listener):
