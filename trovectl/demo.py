@@ -43,11 +43,11 @@ def run(state: Path, *, keep: bool) -> int:
     # Asked to end: as Ctrl-C, so that what was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _installation(state, keep=keep) as rest:
-        Demo(state, rest).play()
+        name = Demo(state, rest).play()
         _title("What runs now")
         _command([*_trovectl(state, "status")])
     _title("Three things to try")
-    _say(_suggestions(state, rest, keep=keep))
+    _say(_suggestions(state, rest, name, keep=keep))
     return 0
 
 
@@ -128,7 +128,8 @@ class Demo:
         self._endpoint = f"http://{rest}/v1.0/{_PROJECT}"
         self._password = secrets.token_urlsafe(12)
 
-    def play(self) -> None:
+    def play(self) -> str:
+        """Create, connect, kill, connect again; answers the instance's name."""
         self._clear()
         instance_id = self._create()
         self._watch(instance_id)
@@ -145,6 +146,7 @@ class Demo:
         self._kill(instance_id)
         self._await_recovery(instance_id, before)
         self._psql(host, "SELECT count(*) AS orders_still_there FROM orders")
+        return str(instance["name"])
 
     def _clear(self) -> None:
         """Databases of earlier plays would use up the quota."""
@@ -337,22 +339,19 @@ def _command(argv: list[str]) -> None:
         raise TroveError(f"{argv[4]} ended with status {done.returncode}")
 
 
-def _suggestions(state: Path, rest: str, *, keep: bool) -> str:
+def _suggestions(state: Path, rest: str, name: str, *, keep: bool) -> str:
     program = Path(sys.executable).with_name("trovectl")
     client = Path(sys.executable).with_name("openstack")
-    openstack = f"{client} --os-auth-type none --os-endpoint http://{rest}/v1.0/{_PROJECT}"
-    first = (
-        f"  {program} down --state-dir {state}        # stop it all; the database stays on disk"
-        if keep
-        else f"  {program} up --state-dir {state} --rest-listen {rest}   # bring the database back"
+    endpoint = f"http://{rest}/v1.0/{_PROJECT}"
+    shown = (
+        f"  {client} --os-auth-type none --os-endpoint {endpoint} database instance show {name}"
     )
-    return "\n".join(
-        (
-            first,
-            f"  {openstack} database instance list",
-            f"  {program} events --state-dir {state} INSTANCE   # what happened, step by step",
-        )
-    )
+    events = f"  {program} events --state-dir {state} {name}"
+    if keep:
+        return "\n".join((shown, events, f"  {program} down --state-dir {state}"))
+    again = f"  {program} up --state-dir {state} --rest-listen {rest}"
+    introduction = "bring the database back, and look at it from another terminal:"
+    return "\n".join((introduction, again, shown, events))
 
 
 def _title(text: str) -> None:
