@@ -22,7 +22,7 @@ from trove_grpc.gen.guest.v1 import (
 from trove_grpc.identity import Role
 from trove_grpc.tls import IdentityDirectory
 
-SERVICES = {
+INTERNAL = {
     "issuer": Role.ISSUER,
     "conductor": Role.CONDUCTOR,
     "taskmanager": Role.TASKMANAGER,
@@ -52,11 +52,12 @@ def stolen(shared, guests, tmp_path):
 
 @pytest.fixture
 def endpoints(shared):
-    """Addresses by process and listener, as `trovectl status` names them."""
-    return {
-        process["name"]: dict(each.split("=", 1) for each in process["endpoints"])
+    """Addresses by listener, as `trovectl status` names them."""
+    return dict(
+        each.split("=", 1)
         for process in shared.status()["processes"]
-    }
+        for each in process["endpoints"]
+    )
 
 
 async def status_of(address: str, identity: IdentityDirectory, role: Role, method: str):
@@ -65,11 +66,11 @@ async def status_of(address: str, identity: IdentityDirectory, role: Role, metho
         return await call.code()
 
 
-@pytest.mark.parametrize("service", SERVICES)
-async def test_a_guest_certificate_is_refused_on_internal_ports(stolen, endpoints, service):
-    address = endpoints[service]["internal"]
+@pytest.mark.parametrize("listener", INTERNAL)
+async def test_a_guest_certificate_is_refused_on_internal_ports(stolen, endpoints, listener):
+    address = endpoints[listener]
     for method in authorization.CALLERS:
-        code = await status_of(address, stolen, SERVICES[service], method)
+        code = await status_of(address, stolen, INTERNAL[listener], method)
         assert code is grpc.StatusCode.UNAVAILABLE, method  # the handshake failed
 
 
@@ -79,7 +80,7 @@ async def test_service_and_operator_certificates_are_refused_on_the_guest_port(
 ):
     identity = IdentityDirectory(shared.state / process / "identity")
     code = await status_of(
-        endpoints["gateway"]["guest"],
+        endpoints["gateway-guest"],
         identity,
         Role.GATEWAY,
         "/trove.guest.v1.GuestSessionService/Connect",
@@ -91,7 +92,7 @@ async def test_on_the_guest_port_it_reaches_its_own_services_alone(stolen, endpo
     for method, roles in authorization.CALLERS.items():
         if Role.GUEST in roles:
             continue
-        code = await status_of(endpoints["gateway"]["guest"], stolen, Role.GATEWAY, method)
+        code = await status_of(endpoints["gateway-guest"], stolen, Role.GATEWAY, method)
         assert code is grpc.StatusCode.PERMISSION_DENIED, method
 
 
@@ -100,7 +101,7 @@ async def test_a_second_session_cannot_push_out_the_honest_agent(
 ):
     attacker, victim = guests
     async with client.PeerChannel(
-        [endpoints["gateway"]["guest"]], identity=stolen, server_role=Role.GATEWAY
+        [endpoints["gateway-guest"]], identity=stolen, server_role=Role.GATEWAY
     ) as peer:
         stub = guest_session_service_pb2_grpc.GuestSessionServiceStub(peer.channel())
         call = stub.Connect(timeout=20)
@@ -116,7 +117,7 @@ async def test_renewal_and_engine_certificates_are_its_own_whatever_it_asks(
 ):
     attacker, victim = guests
     async with client.PeerChannel(
-        [endpoints["gateway"]["guest"]], identity=stolen, server_role=Role.GATEWAY
+        [endpoints["gateway-guest"]], identity=stolen, server_role=Role.GATEWAY
     ) as peer:
         stub = peer.stub(identity_service_pb2_grpc.IdentityServiceStub)
         greedy = (
@@ -165,8 +166,8 @@ def test_tokens_of_others_give_nothing(shared, guests, endpoints, tmp_path):
     socket = next((shared.state / "run").rglob("operator.sock"))
     minted = subprocess.run(
         [
-            *(sys.executable, "-m", "pki", "token", "create", "--instance", attacker["id"]),
-            *("--socket", str(socket), "--output", "json"),
+            *(sys.executable, "-m", "pki", "--output", "json"),
+            *("token", "create", "--instance", attacker["id"], "--socket", str(socket)),
         ],
         capture_output=True,
         text=True,
@@ -174,13 +175,13 @@ def test_tokens_of_others_give_nothing(shared, guests, endpoints, tmp_path):
         check=False,
     )
     assert minted.returncode == 0, minted.stderr
-    token = json.loads(minted.stdout)["token"]
+    token = json.loads(minted.stdout)[0]["token"]
     trust = IdentityDirectory(tmp_path / "trust")
     trust.store_bundle(IdentityDirectory(shared.state / "operator" / "identity").bundle())
 
     async def enrol(instance_id: str, token: str, csr: bytes):
         async with client.open_enrolment_channel(
-            [endpoints["gateway"]["enrolment"]], trust
+            [endpoints["gateway-enrolment"]], trust
         ) as channel:
             stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
             request = enrolment_service_pb2.EnrolRequest(
