@@ -23,6 +23,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -230,8 +231,12 @@ class Flows:
     async def _shut_down(self) -> None:
         """Leave running flows where they are; the next start goes on from their last step."""
         await self._cancel_running()
+        # DBOS made its own executor the loop's default and is about to close it under everybody.
+        executor, loop = ThreadPoolExecutor(), asyncio.get_running_loop()
+        loop.set_default_executor(executor)
         # In a thread: it joins threads that may be waiting for this loop.
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        loop.set_default_executor(executor)  # a flow that had just begun may have put it back
         await self._cancel_running()  # whatever the queue started in between
         self._liveness.release()
 

@@ -255,6 +255,12 @@ async def test_flows_of_one_key_do_not_overlap_and_others_do(engine):
         assert await ended(flows, "a2") is FlowState.DONE
 
 
+async def test_the_loop_can_still_use_threads_after_the_engine_has_stopped(engine):
+    async with engine():
+        pass
+    assert await asyncio.to_thread(lambda: "ran") == "ran"
+
+
 async def test_an_unknown_flow_and_a_foreign_id_are_refused(engine):
     journal = Journal()
 
