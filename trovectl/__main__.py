@@ -14,7 +14,7 @@ from typing import Any
 
 from trove_grpc import logs, process
 from trove_grpc.errors import InvalidRequestError, TroveError
-from trovectl import demo, down, status, up
+from trovectl import demo, down, ports, status, up
 from trovectl.client import Installation
 from trovectl.layout import Layout
 from trovectl.plane import NAMES
@@ -102,6 +102,7 @@ def _kept() -> bool:
 
 def _up(options: argparse.Namespace) -> int:
     process.harden()
+    ports.split(options.rest_listen)
     asked = up.Options(
         state=options.state_dir,
         rest_listen=options.rest_listen,

@@ -351,7 +351,7 @@ def _suggestions(state: Path, rest: str, name: str, *, keep: bool) -> str:
         return "\n".join((shown, events, f"  {program} down --state-dir {state}"))
     again = f"  {program} up --state-dir {state} --rest-listen {rest}"
     introduction = "bring the database back, and look at it from another terminal:"
-    return "\n".join((introduction, again, shown, events))
+    return f"{introduction}\n{again}\n{shown}\n{events}"
 
 
 def _title(text: str) -> None:

@@ -99,6 +99,18 @@ def checked_id(instance_id: str) -> str:
     return instance_id
 
 
+def check_reachable(state: Path) -> None:
+    """Raise ConflictError when other users could not pass through to `state`."""
+    for folder in state.parents:
+        if folder.exists() and not folder.stat().st_mode & 0o001:
+            raise ConflictError(
+                f"{folder} is private, so the system users that run the processes cannot reach "
+                f"{state}; choose another --state-dir, for example /var/lib/trove",
+                reason="STATE_UNREACHABLE",
+                subject=str(state),
+            )
+
+
 def make_directory(path: Path, *, mode: int, account: Account = OURSELVES) -> None:
     """Create or correct a directory; refuses a link or somebody else's in its place."""
     path.mkdir(mode=mode, parents=True, exist_ok=True)

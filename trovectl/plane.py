@@ -94,8 +94,7 @@ class ControlPlane:
         chosen = ports.load_or_choose(self._places.ports, _PORTS)
         for name, port in chosen.items():
             ports.check_free(name, ports.LOOPBACK, port)
-        host, _, port_text = self._rest_listen.rpartition(":")
-        ports.check_free("api", host, int(port_text))
+        ports.check_free("api", *ports.split(self._rest_listen))
         addresses = {name: f"{ports.LOOPBACK}:{port}" for name, port in chosen.items()}
         settings = self._settings(addresses)
         self.members = [self._member(name, settings[name], addresses) for name in NAMES]

@@ -5,19 +5,30 @@ A port from the ephemeral range may be taken by any outgoing connection while we
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import random
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from trove_grpc.errors import UnavailableError
+from trove_grpc.errors import InvalidRequestError, UnavailableError
 from trove_grpc.tls import write_atomically
 from trovectl import procfs
 
 _RANGE = (20000, 30000)
 _ATTEMPTS = 200
 LOOPBACK = "127.0.0.1"
+
+
+def split(listen: str) -> tuple[str, int]:
+    """Split "127.0.0.1:8779"; raises InvalidRequestError for anything else."""
+    host, _, port = listen.rpartition(":")
+    try:
+        ipaddress.IPv4Address(host)
+        return host, int(port)
+    except ValueError as error:
+        raise InvalidRequestError(f"{listen!r} is not an IPv4 address:port") from error
 
 
 def is_free(address: str, port: int) -> bool:

@@ -54,6 +54,8 @@ async def serve(options: Options, stop: asyncio.Event, *, say: Say) -> None:
     """
     places = Layout(options.state)
     users = accounts.choose(options.users)
+    if users.are_separate:
+        layout.check_reachable(options.state)
     # 0711: other users pass through to what is theirs, and see nothing else.
     for path in (places.state, places.run, places.guests):
         layout.make_directory(path, mode=0o711)
