@@ -151,12 +151,10 @@ def spawn(command: Command) -> Running:
 
     Raises UnavailableError when the program cannot be started.
     """
-    command.log.parent.mkdir(parents=True, exist_ok=True)
-    if command.log.exists() and command.log.stat().st_size > _LOG_LIMIT_BYTES:
-        command.log.replace(command.log.with_suffix(".log.1"))
-    output = os.open(
-        command.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-    )
+    try:
+        output = _open_log(command.log)
+    except OSError as error:
+        raise UnavailableError(f"cannot write {command.log}: {error}") from error
     try:
         child = subprocess.Popen(
             [*_as(command.account), *command.argv],
@@ -175,6 +173,15 @@ def spawn(command: Command) -> Running:
     # The exit status is collected through the pidfd; Popen must not look for it as well.
     child.returncode = 0
     return _watch(child.pid)
+
+
+def _open_log(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+    )
 
 
 def _as(account: Account) -> list[str]:
@@ -302,7 +309,11 @@ class Supervised:
 
     def _spawn(self) -> Running:
         running = spawn(self.command)
-        self._records.set(self.command.name, Record(running.process, self.command.digest))
+        try:
+            self._records.set(self.command.name, Record(running.process, self.command.digest))
+        except OSError:
+            # A full disk must not stop it; without a record it is found by its directory.
+            log.exception("%s runs without a record", self.command.name)
         self._note_start(running)
         return running
 

@@ -5,6 +5,7 @@ Everything a newcomer would do by hand, with the commands they would type.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -25,6 +26,7 @@ from trove_grpc.errors import DeadlineError, TroveError, UnavailableError
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.tls import IdentityDirectory, anchors, write_atomically
 from trovectl import down, lock, ports, procfs, up
+from trovectl.client import Installation
 from trovectl.layout import Layout
 
 _PROJECT = "demo"
@@ -58,19 +60,30 @@ def _installation(state: Path, *, keep: bool) -> Iterator[str]:
     try:
         if lock.holder_of(Layout(state).lock):
             _title(f"Using what runs in {state} already")
-            rest = _rest_address(state)
+            rest = _running_rest_address(state)
         else:
             _title("trovectl up: the PKI, then five processes, each with its own certificate")
             rest = _rest_address(state)
             _start(state, rest)
         yield rest
     except BaseException:
-        # Interrupted or failed: nothing may stay behind, wished or not.
-        down.stop(state)
+        _say(f"  logs are in {Layout(state).log('supervisor').parent}")
+        if not keep:
+            _say(f"  {down.stop(state)}")
         raise
     if not keep:
         _title("trovectl down: everything stops, in order")
-        _say(down.stop(state))
+        _say(f"  {down.stop(state)}")
+
+
+def _running_rest_address(state: Path) -> str:
+    processes = asyncio.run(Installation(state).processes())
+    endpoints = {
+        name: address
+        for process in processes
+        for name, _, address in (pair.partition("=") for pair in process.endpoints)
+    }
+    return endpoints["rest"]
 
 
 def _rest_address(state: Path) -> str:

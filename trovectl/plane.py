@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trove_grpc.errors import UnavailableError
+from trove_grpc.errors import TroveError, UnavailableError
 from trove_grpc.identity import Role
 from trove_grpc.process import wait_or_timeout
 from trove_grpc.tls import IdentityDirectory
@@ -247,7 +247,8 @@ class ControlPlane:
                 for member in self.members:
                     if member.name != "issuer":
                         await self._ensure_identity(member)
-            except UnavailableError as error:
+            except (TroveError, OSError) as error:
+                # Tried again in time: half of a life is left.
                 log.warning("certificates were not looked after: %s", error)
 
     async def stop(self, names: Sequence[str]) -> None:

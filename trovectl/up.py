@@ -160,9 +160,11 @@ async def _stop(plane: ControlPlane, guests: Guests, say: Say) -> None:
     await plane.stop(["api", "taskmanager"])
     if guests.list():
         say("stopping: databases")
-    await guests.stop()
-    say("stopping: control plane")
-    await plane.stop(NAMES)
+    try:
+        await guests.stop()
+    finally:
+        say("stopping: control plane")
+        await plane.stop(NAMES)
     say("stopped")
 
 
