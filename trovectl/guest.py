@@ -168,10 +168,11 @@ class Guest:
         """Start launcher and agent unless they run. Directories below run/ go with a reboot."""
         agent, engine = self._accounts.guest(self.record.index)
         layout.make_directory(self._run, mode=0o711)
-        # The agent passes through to the sockets, and the socket's peer is checked.
-        layout.make_directory(self._run / "engine", mode=0o711, account=engine)
+        layout.make_directory(self._run / "engine", mode=0o700, account=engine)
+        # The agent passes through to the launcher's socket alone; who asks there is checked.
+        layout.make_directory(self._run / "launcher", mode=0o711, account=engine)
         layout.make_directory(self._root / "engine", mode=0o700, account=engine)
-        socket = self._run / "engine" / "launcher.sock"
+        socket = self._run / "launcher" / "launcher.sock"
         settings = {
             "identity": self._root / "agent" / "identity",
             "instance_id": self.record.instance_id,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +22,7 @@ from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2 as rpc
 from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2_grpc as rpc_grpc
 from trove_grpc.server import build_local_server
 from trovectl import layout, procfs
-from trovectl.accounts import OneUser
+from trovectl.accounts import Accounts, OneUser, SystemUsers
 from trovectl.children import Backoff
 from trovectl.guests import Guests
 from trovectl.layout import Layout
@@ -42,7 +44,7 @@ def alive():
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
-if not alive():
+if not alive() and os.access(home, os.W_OK):
     engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
                               cwd=home, start_new_session=True)
     pidfile.write_text(str(engine.pid))
@@ -54,9 +56,11 @@ if token.exists():
     token.unlink()
 signals = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-if signal.sigwait(signals) == signal.SIGUSR1:
+if signal.sigwait(signals) == signal.SIGUSR1 and os.access(home, os.W_OK):
     os.kill(int(pidfile.read_text()), signal.SIGKILL)
 """
+LAUNCHER = "import time; time.sleep(600)"
+OURSELVES = OneUser()
 BUNDLE = trust_pb2.TrustBundle(
     version=1, authorities=[trust_pb2.AuthorityCertificate(certificate_pem=b"x")]
 ).SerializeToString()
@@ -72,12 +76,16 @@ async def eventually(claim: Callable[[], object], seconds: float = 10) -> None:
 class Machine:
     """A state directory and whoever looks after it now."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, accounts: Accounts = OURSELVES) -> None:
         self.places = Layout(state)
+        self.accounts = accounts
         (state / "packages" / "guestagent").mkdir(parents=True)
         (state / "packages" / "guestagent" / "__main__.py").write_text(AGENT)
         (state / "packages" / "guestagent" / "__init__.py").touch()
-        self.runtime = Runtime((sys.executable,), {"PYTHONPATH": str(state / "packages")})
+        (state / "packages" / "guestagent" / "launcher.py").write_text(LAUNCHER)
+        self.runtime = Runtime(
+            (os.path.realpath(sys.executable),), {"PYTHONPATH": str(state / "packages")}
+        )
         self.places.guests.mkdir()
         self.guests = self.next_supervisor()
 
@@ -87,7 +95,7 @@ class Machine:
         records.load()
         self.guests = Guests(
             self.places,
-            accounts=OneUser(),
+            accounts=self.accounts,
             runtime=self.runtime,
             records=records,
             backoff=Backoff(first=0.02),
@@ -296,3 +304,35 @@ async def test_service_answers_on_its_socket(machine, tmp_path):
         await call(stub.RemoveGuest, rpc.RemoveGuestRequest(instance_id=instance_id), timeout=30)
     await server.stop(0)
     assert machine.guests.list() == []
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives processes users of their own")
+async def test_engines_user_can_read_nothing_of_the_agent():
+    folder = Path(tempfile.mkdtemp(prefix="trove-guests-"))
+    folder.chmod(0o711)
+    machine = Machine(folder, SystemUsers())
+    machine.places.guests.chmod(0o711)
+    for path in (folder / "packages").rglob("*"):
+        path.chmod(0o755)
+    (folder / "packages").chmod(0o755)
+    machine.places.run.mkdir(mode=0o711)
+    instance_id = str(uuid.uuid4())
+    await machine.guests.allocate(instance_id, 5432)
+    guest = await machine.guests.ensure(wish(instance_id))
+    await eventually(lambda: guest.has_identity)
+    root = machine.places.guest(instance_id)
+    agent, engine = (Path(root / name).stat() for name in ("agent", "engine"))
+    assert len({0, agent.st_uid, engine.st_uid}) == 3
+    uids = {(Path("/proc") / str(process.pid)).stat().st_uid for process in procfs.under(root)}
+    assert uids == {agent.st_uid, engine.st_uid}
+    chain = root / "agent/identity/current/chain.pem"
+    for path in (chain, root / "agent.toml", root / "guest.json"):
+        words = [f"--reuid={engine.st_uid}", f"--regid={engine.st_gid}", "--clear-groups"]
+        read = await asyncio.create_subprocess_exec(
+            "setpriv", *words, "cat", str(path), stderr=asyncio.subprocess.DEVNULL
+        )
+        assert await read.wait() != 0, path
+    await machine.guests.remove(instance_id)
+    assert list(machine.places.guests.iterdir()) == []
+    shutil.rmtree(folder)
