@@ -147,6 +147,49 @@ MUTATIONS = (
         new="if not field.GetOptions():",
         tests="tests/unit/trove_grpc/test_redaction.py",
     ),
+    Mutation(
+        promise="a token is used once",
+        file="pki/store/tokens.py",
+        old=".where(Token.token_id == token_id, Token.used_at.is_(None), Token.void_time.is_(None))",
+        new=".where(Token.token_id == token_id, Token.void_time.is_(None))",
+        tests="tests/integration/pki/test_enrolment_tokens.py",
+    ),
+    Mutation(
+        promise="a request for a certificate names nothing",
+        file="pki/csr.py",
+        old="    if subject:\n",
+        new="    if subject and extensions:\n",
+        tests="tests/unit/pki/test_csr.py",
+    ),
+    Mutation(
+        promise="a report of an older session is dropped",
+        file="conductor/presence.py",
+        old="if entry is None or reported.session_epoch != entry.presence.session_epoch:",
+        new="if entry is None:",
+        tests="tests/unit/conductor/test_presence.py",
+    ),
+    Mutation(
+        promise="only its agent commands an engine's launcher",
+        file="guestagent/launcher.py",
+        old="if _peer_uid(writer) != self._agent_uid:",
+        new="if _peer_uid(writer) < 0:",
+        tests="tests/integration/guestagent/test_system.py",
+    ),
+    Mutation(
+        promise="a stream ends with its certificate",
+        file="gateway/guest/session.py",
+        old="self.end(Ending(_expired(self.caller)))",
+        new="pass",
+        tests="tests/integration/gateway_guest/test_sessions.py "
+        "tests/integration/gateway_guest/test_refusals.py",
+    ),
+    Mutation(
+        promise="undo waits for a failed step, never for an error of the flow engine",
+        file="taskmanager/flows.py",
+        old="except StepFailedError",
+        new="except BaseException",
+        tests="tests/integration/taskmanager/test_flows.py tests/unit/taskmanager",
+    ),
 )
 
 
