@@ -52,8 +52,8 @@ class Guests:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._removals: dict[str, asyncio.Task[None]] = {}
 
-    async def recover(self) -> None:
-        """Bring back every guest that was there, and finish removals that had begun."""
+    def load(self) -> None:
+        """Read what is there; before anybody can ask, or they would hear that nothing is."""
         for path in sorted(self._places.guests.iterdir()):
             record = GuestRecord.load(path / "guest.json")
             if record is None or path.name != record.instance_id:
@@ -61,12 +61,19 @@ class Guests:
                 layout.remove_tree(path)
             else:
                 self._guests[record.instance_id] = self._guest(record)
+
+    async def recover(self) -> None:
+        """Bring back every guest that was there, and finish removals that had begun."""
         self._end_strays()
         for guest in list(self._guests.values()):
+            instance_id = guest.record.instance_id
             if guest.record.state is State.REMOVING:
-                await self.remove(guest.record.instance_id)
-            elif guest.record.state is State.RUNNING:
-                await guest.start()
+                await self.remove(instance_id)
+                continue
+            # The task manager may be asking for the same already.
+            async with self._locks[instance_id]:
+                if guest.record.state is State.RUNNING:
+                    await guest.start()
 
     def _end_strays(self) -> None:
         """Agents nobody has a record of; their guests get one that has."""

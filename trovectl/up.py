@@ -96,6 +96,7 @@ async def _run(
     )
     await _reap(plane, places)
     plane.prepare()
+    guests.load()
     async with _socket(places, users, guests, plane):
         try:
             starting = asyncio.create_task(_start(plane, guests, say), name="start")

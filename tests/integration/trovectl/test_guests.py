@@ -101,6 +101,7 @@ class Machine:
             backoff=Backoff(first=0.02),
             settings={},
         )
+        self.guests.load()
         return self.guests
 
     def engine_pid(self, instance_id: str) -> int:
@@ -220,6 +221,16 @@ async def test_next_supervisor_brings_back_a_guest_that_died_with_the_old_one(ma
     await machine.guests.recover()
     await eventually(lambda: procfs.identify(machine.engine_pid(instance_id)))
     assert machine.guests.list()[0].agent_pid
+
+
+async def test_task_manager_that_asks_before_recovery_finds_its_guest(machine):
+    instance_id = str(uuid.uuid4())
+    address = await machine.guests.allocate(instance_id, 5432)
+    machine.next_supervisor()
+    guest = await machine.guests.ensure(wish(instance_id))
+    agent = guest.agent_pid
+    await machine.guests.recover()
+    assert (guest.record.address, guest.agent_pid) == (address, agent)
 
 
 async def test_agent_nobody_recorded_is_ended(machine):
