@@ -150,8 +150,8 @@ MUTATIONS = (
     Mutation(
         promise="a token is used once",
         file="pki/store/tokens.py",
-        old=".where(Token.token_id == token_id, Token.used_at.is_(None), Token.void_time.is_(None))",
-        new=".where(Token.token_id == token_id, Token.void_time.is_(None))",
+        old=".where(Token.token_id == token_id, Token.used_at.is_(None), ",
+        new=".where(Token.token_id == token_id, ",
         tests="tests/integration/pki/test_enrolment_tokens.py",
     ),
     Mutation(
