@@ -24,6 +24,8 @@ _ISSUER = "/trove.issuer.v1.IssuerService"
 CALLERS: dict[str, frozenset[Role]] = {
     # Guests: one stream and their own identity.
     "/trove.guest.v1.EnrolmentService/Enrol": frozenset({Role.ANONYMOUS}),
+    "/trove.guest.v1.EnrolmentService/GetNonce": frozenset({Role.ANONYMOUS}),
+    "/trove.guest.v1.EnrolmentService/Recover": frozenset({Role.ANONYMOUS}),
     "/trove.guest.v1.GuestSessionService/Connect": _GUEST,
     "/trove.guest.v1.IdentityService/Renew": _GUEST,
     "/trove.guest.v1.IdentityService/Confirm": _GUEST,
@@ -63,6 +65,8 @@ CALLERS: dict[str, frozenset[Role]] = {
     "/trove.dispatch.v1.DispatchService/ListSessions": frozenset({Role.OPERATOR}),
     # Issuer.
     f"{_ISSUER}/EnrolGuest": _GATEWAY,
+    f"{_ISSUER}/GetRecoveryNonce": _GATEWAY,
+    f"{_ISSUER}/RecoverGuest": _GATEWAY,
     f"{_ISSUER}/RenewGuest": _GATEWAY,
     f"{_ISSUER}/ConfirmGuest": _GATEWAY,
     f"{_ISSUER}/IssueEngineCertificate": _GATEWAY,

@@ -22,7 +22,9 @@ _CALLERS = re.compile(r"Callers: (.*?)\.(?:\s|$)")
 # What the words of the comments mean beside the plain role names.
 WORDS = {
     "guest (self)": {Role.GUEST},
+    "anyone (enrolment listener)": {Role.ANONYMOUS},
     "anyone who holds the token (enrolment listener)": {Role.ANONYMOUS},
+    "anyone who holds the old key (enrolment listener)": {Role.ANONYMOUS},
     "taskmanager (socket permissions)": {Role.LOCAL},
     "operator (socket permissions)": {Role.LOCAL},
     "operator on the issuer's local socket only": {Role.LOCAL},
@@ -112,5 +114,7 @@ def test_guests_reach_nothing_but_their_own_services():
 
 def test_the_anonymous_reach_enrolment_alone():
     assert [m for m, roles in CALLERS.items() if Role.ANONYMOUS in roles] == [
-        "/trove.guest.v1.EnrolmentService/Enrol"
+        "/trove.guest.v1.EnrolmentService/Enrol",
+        "/trove.guest.v1.EnrolmentService/GetNonce",
+        "/trove.guest.v1.EnrolmentService/Recover",
     ]

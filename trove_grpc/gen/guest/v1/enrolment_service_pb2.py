@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trove_grpc.gen.common.v1 import trust_pb2 as trove_dot_common_dot_v1_dot_trust__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trove/guest/v1/enrolment_service.proto\x12\x0etrove.guest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrove/common/v1/trust.proto\"\xb9\x01\n\x0c\x45nrolRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x17\n\x0fmachine_id_hash\x18\x05 \x01(\t\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12.\n\nguest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\rEnrolResponse\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12,\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.TrustBundle\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0erenewal_window\x18\x04 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow2X\n\x10\x45nrolmentService\x12\x44\n\x05\x45nrol\x12\x1c.trove.guest.v1.EnrolRequest\x1a\x1d.trove.guest.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&trove/guest/v1/enrolment_service.proto\x12\x0etrove.guest.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrove/common/v1/trust.proto\"\xb9\x01\n\x0c\x45nrolRequest\x12\x12\n\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x13\n\x0binstance_id\x18\x03 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x04 \x01(\t\x12\x17\n\x0fmachine_id_hash\x18\x05 \x01(\t\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12.\n\nguest_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\rEnrolResponse\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12,\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.TrustBundle\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0erenewal_window\x18\x04 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\"&\n\x0fGetNonceRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"R\n\x10GetNonceResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe4\x01\n\x0eRecoverRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x19\n\x11\x65xpired_chain_pem\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\t\x12\x17\n\x0fmachine_id_hash\x18\x07 \x01(\t\x12\x15\n\ragent_version\x18\x08 \x01(\t\x12.\n\nguest_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbb\x01\n\x0fRecoverResponse\x12\x11\n\tchain_pem\x18\x01 \x01(\x0c\x12,\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.TrustBundle\x12/\n\x0bserver_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0erenewal_window\x18\x04 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow2\xf3\x01\n\x10\x45nrolmentService\x12\x44\n\x05\x45nrol\x12\x1c.trove.guest.v1.EnrolRequest\x1a\x1d.trove.guest.v1.EnrolResponse\x12M\n\x08GetNonce\x12\x1f.trove.guest.v1.GetNonceRequest\x1a .trove.guest.v1.GetNonceResponse\x12J\n\x07Recover\x12\x1e.trove.guest.v1.RecoverRequest\x1a\x1f.trove.guest.v1.RecoverResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLREQUEST']._serialized_end=306
   _globals['_ENROLRESPONSE']._serialized_start=309
   _globals['_ENROLRESPONSE']._serialized_end=494
-  _globals['_ENROLMENTSERVICE']._serialized_start=496
-  _globals['_ENROLMENTSERVICE']._serialized_end=584
+  _globals['_GETNONCEREQUEST']._serialized_start=496
+  _globals['_GETNONCEREQUEST']._serialized_end=534
+  _globals['_GETNONCERESPONSE']._serialized_start=536
+  _globals['_GETNONCERESPONSE']._serialized_end=618
+  _globals['_RECOVERREQUEST']._serialized_start=621
+  _globals['_RECOVERREQUEST']._serialized_end=849
+  _globals['_RECOVERRESPONSE']._serialized_start=852
+  _globals['_RECOVERRESPONSE']._serialized_end=1039
+  _globals['_ENROLMENTSERVICE']._serialized_start=1042
+  _globals['_ENROLMENTSERVICE']._serialized_end=1285
 # @@protoc_insertion_point(module_scope)

@@ -92,3 +92,135 @@ class EnrolResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrolResponse: _TypeAlias = EnrolResponse  # noqa: Y015
+
+@_typing.final
+class GetNonceRequest(_message.Message):
+    """Which instance wants to come back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNonceRequest: _TypeAlias = GetNonceRequest  # noqa: Y015
+
+@_typing.final
+class GetNonceResponse(_message.Message):
+    """Freshness for one Recover."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    nonce: _builtins.bytes
+    """Good once, for this instance, for a minute."""
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        nonce: _builtins.bytes = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNonceResponse: _TypeAlias = GetNonceResponse  # noqa: Y015
+
+@_typing.final
+class RecoverRequest(_message.Message):
+    """A guest that was off while its certificate expired."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    EXPIRED_CHAIN_PEM_FIELD_NUMBER: _builtins.int
+    CSR_DER_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    BOOT_ID_FIELD_NUMBER: _builtins.int
+    MACHINE_ID_HASH_FIELD_NUMBER: _builtins.int
+    AGENT_VERSION_FIELD_NUMBER: _builtins.int
+    GUEST_TIME_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    expired_chain_pem: _builtins.bytes
+    """The expired leaf first, then its intermediate, PEM."""
+    csr_der: _builtins.bytes
+    """As in Enrol, with a key that was never certified."""
+    nonce: _builtins.bytes
+    signature: _builtins.bytes
+    """ECDSA with SHA-256 by the expired certificate's key, DER, over
+    nonce | SHA-256(csr_der) | instance_id.
+    """
+    boot_id: _builtins.str
+    machine_id_hash: _builtins.str
+    agent_version: _builtins.str
+    @_builtins.property
+    def guest_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+        expired_chain_pem: _builtins.bytes = ...,
+        csr_der: _builtins.bytes = ...,
+        nonce: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        boot_id: _builtins.str = ...,
+        machine_id_hash: _builtins.str = ...,
+        agent_version: _builtins.str = ...,
+        guest_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guest_time", b"guest_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "csr_der", b"csr_der", "expired_chain_pem", b"expired_chain_pem", "guest_time", b"guest_time", "instance_id", b"instance_id", "machine_id_hash", b"machine_id_hash", "nonce", b"nonce", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverRequest: _TypeAlias = RecoverRequest  # noqa: Y015
+
+@_typing.final
+class RecoverResponse(_message.Message):
+    """The next identity, pending until it is used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_PEM_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    RENEWAL_WINDOW_FIELD_NUMBER: _builtins.int
+    chain_pem: _builtins.bytes
+    """Leaf first, then its intermediate, PEM."""
+    @_builtins.property
+    def bundle(self) -> _trust_pb2.TrustBundle: ...
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def renewal_window(self) -> _trust_pb2.RenewalWindow: ...
+    def __init__(
+        self,
+        *,
+        chain_pem: _builtins.bytes = ...,
+        bundle: _trust_pb2.TrustBundle | None = ...,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+        renewal_window: _trust_pb2.RenewalWindow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "renewal_window", b"renewal_window", "server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "chain_pem", b"chain_pem", "renewal_window", b"renewal_window", "server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverResponse: _TypeAlias = RecoverResponse  # noqa: Y015

@@ -41,6 +41,16 @@ class EnrolmentServiceStub:
                 request_serializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.GetNonce = channel.unary_unary(
+                '/trove.guest.v1.EnrolmentService/GetNonce',
+                request_serializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.GetNonceRequest.SerializeToString,
+                response_deserializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.GetNonceResponse.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/trove.guest.v1.EnrolmentService/Recover',
+                request_serializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.RecoverRequest.SerializeToString,
+                response_deserializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.RecoverResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer:
@@ -57,6 +67,23 @@ class EnrolmentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNonce(self, request, context):
+        """Returns a number to sign in Recover, and the time. Callers: anyone
+        (enrolment listener). Not idempotent: each call is a new number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """Exchanges an expired certificate, proof of its key and a CSR for the next
+        certificate. Callers: anyone who holds the old key (enrolment listener).
+        Idempotent for the same CSR key, each time with a new number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnrolmentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +91,16 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     servicer.Enrol,
                     request_deserializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.EnrolRequest.FromString,
                     response_serializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.EnrolResponse.SerializeToString,
+            ),
+            'GetNonce': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNonce,
+                    request_deserializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.GetNonceRequest.FromString,
+                    response_serializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.GetNonceResponse.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.RecoverRequest.FromString,
+                    response_serializer=trove_dot_guest_dot_v1_dot_enrolment__service__pb2.RecoverResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -95,6 +132,60 @@ class EnrolmentService:
             '/trove.guest.v1.EnrolmentService/Enrol',
             trove_dot_guest_dot_v1_dot_enrolment__service__pb2.EnrolRequest.SerializeToString,
             trove_dot_guest_dot_v1_dot_enrolment__service__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNonce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.guest.v1.EnrolmentService/GetNonce',
+            trove_dot_guest_dot_v1_dot_enrolment__service__pb2.GetNonceRequest.SerializeToString,
+            trove_dot_guest_dot_v1_dot_enrolment__service__pb2.GetNonceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.guest.v1.EnrolmentService/Recover',
+            trove_dot_guest_dot_v1_dot_enrolment__service__pb2.RecoverRequest.SerializeToString,
+            trove_dot_guest_dot_v1_dot_enrolment__service__pb2.RecoverResponse.FromString,
             options,
             channel_credentials,
             insecure,

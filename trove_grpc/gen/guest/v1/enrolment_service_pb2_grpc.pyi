@@ -40,6 +40,15 @@ class EnrolmentServiceStub:
     holds the token (enrolment listener). Idempotent for the same token and the
     same CSR key for ten minutes: a lost reply can be asked for again.
     """
+    GetNonce: _grpc.UnaryUnaryMultiCallable[_enrolment_service_pb2.GetNonceRequest, _enrolment_service_pb2.GetNonceResponse]
+    """Returns a number to sign in Recover, and the time. Callers: anyone
+    (enrolment listener). Not idempotent: each call is a new number.
+    """
+    Recover: _grpc.UnaryUnaryMultiCallable[_enrolment_service_pb2.RecoverRequest, _enrolment_service_pb2.RecoverResponse]
+    """Exchanges an expired certificate, proof of its key and a CSR for the next
+    certificate. Callers: anyone who holds the old key (enrolment listener).
+    Idempotent for the same CSR key, each time with a new number.
+    """
 
 @_typing.type_check_only
 class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
@@ -52,6 +61,15 @@ class EnrolmentServiceAsyncStub(EnrolmentServiceStub):
     """Exchanges a one-time token and a CSR for a certificate. Callers: anyone who
     holds the token (enrolment listener). Idempotent for the same token and the
     same CSR key for ten minutes: a lost reply can be asked for again.
+    """
+    GetNonce: _aio.UnaryUnaryMultiCallable[_enrolment_service_pb2.GetNonceRequest, _enrolment_service_pb2.GetNonceResponse]  # type: ignore[assignment]
+    """Returns a number to sign in Recover, and the time. Callers: anyone
+    (enrolment listener). Not idempotent: each call is a new number.
+    """
+    Recover: _aio.UnaryUnaryMultiCallable[_enrolment_service_pb2.RecoverRequest, _enrolment_service_pb2.RecoverResponse]  # type: ignore[assignment]
+    """Exchanges an expired certificate, proof of its key and a CSR for the next
+    certificate. Callers: anyone who holds the old key (enrolment listener).
+    Idempotent for the same CSR key, each time with a new number.
     """
 
 class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +86,27 @@ class EnrolmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Exchanges a one-time token and a CSR for a certificate. Callers: anyone who
         holds the token (enrolment listener). Idempotent for the same token and the
         same CSR key for ten minutes: a lost reply can be asked for again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetNonce(
+        self,
+        request: _enrolment_service_pb2.GetNonceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_service_pb2.GetNonceResponse, _abc.Awaitable[_enrolment_service_pb2.GetNonceResponse]]:
+        """Returns a number to sign in Recover, and the time. Callers: anyone
+        (enrolment listener). Not idempotent: each call is a new number.
+        """
+
+    @_abc_1.abstractmethod
+    def Recover(
+        self,
+        request: _enrolment_service_pb2.RecoverRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_enrolment_service_pb2.RecoverResponse, _abc.Awaitable[_enrolment_service_pb2.RecoverResponse]]:
+        """Exchanges an expired certificate, proof of its key and a CSR for the next
+        certificate. Callers: anyone who holds the old key (enrolment listener).
+        Idempotent for the same CSR key, each time with a new number.
         """
 
 def add_EnrolmentServiceServicer_to_server(servicer: EnrolmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -118,6 +118,98 @@ class EnrolGuestResponse(_message.Message):
 Global___EnrolGuestResponse: _TypeAlias = EnrolGuestResponse  # noqa: Y015
 
 @_typing.final
+class GetRecoveryNonceRequest(_message.Message):
+    """Asks for a number as the gateway was asked."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nonce(self) -> _enrolment_service_pb2.GetNonceRequest: ...
+    def __init__(
+        self,
+        *,
+        nonce: _enrolment_service_pb2.GetNonceRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveryNonceRequest: _TypeAlias = GetRecoveryNonceRequest  # noqa: Y015
+
+@_typing.final
+class GetRecoveryNonceResponse(_message.Message):
+    """The number."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def nonce(self) -> _enrolment_service_pb2.GetNonceResponse: ...
+    def __init__(
+        self,
+        *,
+        nonce: _enrolment_service_pb2.GetNonceResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRecoveryNonceResponse: _TypeAlias = GetRecoveryNonceResponse  # noqa: Y015
+
+@_typing.final
+class RecoverGuestRequest(_message.Message):
+    """A guest's recovery as the gateway received it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERY_FIELD_NUMBER: _builtins.int
+    PEER_ADDRESS_FIELD_NUMBER: _builtins.int
+    peer_address: _builtins.str
+    """Address of the guest's connection, for rate limits and audit."""
+    @_builtins.property
+    def recovery(self) -> _enrolment_service_pb2.RecoverRequest: ...
+    def __init__(
+        self,
+        *,
+        recovery: _enrolment_service_pb2.RecoverRequest | None = ...,
+        peer_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recovery", b"recovery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer_address", b"peer_address", "recovery", b"recovery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverGuestRequest: _TypeAlias = RecoverGuestRequest  # noqa: Y015
+
+@_typing.final
+class RecoverGuestResponse(_message.Message):
+    """The next identity."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recovery(self) -> _enrolment_service_pb2.RecoverResponse: ...
+    def __init__(
+        self,
+        *,
+        recovery: _enrolment_service_pb2.RecoverResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["recovery", b"recovery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recovery", b"recovery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverGuestResponse: _TypeAlias = RecoverGuestResponse  # noqa: Y015
+
+@_typing.final
 class RenewGuestRequest(_message.Message):
     """A guest's renewal."""
 

@@ -41,6 +41,16 @@ class IssuerServiceStub:
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.EnrolGuestRequest.SerializeToString,
                 response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.EnrolGuestResponse.FromString,
                 _registered_method=True)
+        self.GetRecoveryNonce = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/GetRecoveryNonce',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetRecoveryNonceRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetRecoveryNonceResponse.FromString,
+                _registered_method=True)
+        self.RecoverGuest = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/RecoverGuest',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecoverGuestRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecoverGuestResponse.FromString,
+                _registered_method=True)
         self.RenewGuest = channel.unary_unary(
                 '/trove.issuer.v1.IssuerService/RenewGuest',
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RenewGuestRequest.SerializeToString,
@@ -117,6 +127,22 @@ class IssuerServiceServicer:
         """Signs a guest's first certificate. Callers: gateway. Idempotent for the same
         token and CSR key for ten minutes. Every other failure of the token has one
         answer, so that nothing can be learnt from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRecoveryNonce(self, request, context):
+        """Returns a number for RecoverGuest. Callers: gateway. Not idempotent: each
+        call is a new number; it costs no memory until it is used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverGuest(self, request, context):
+        """Signs the next certificate of a guest whose present one expired at most the
+        recovery grace ago. Callers: gateway. Idempotent for the same CSR key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -229,6 +255,16 @@ def add_IssuerServiceServicer_to_server(servicer, server):
                     request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.EnrolGuestRequest.FromString,
                     response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.EnrolGuestResponse.SerializeToString,
             ),
+            'GetRecoveryNonce': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRecoveryNonce,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetRecoveryNonceRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetRecoveryNonceResponse.SerializeToString,
+            ),
+            'RecoverGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverGuest,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecoverGuestRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecoverGuestResponse.SerializeToString,
+            ),
             'RenewGuest': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewGuest,
                     request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RenewGuestRequest.FromString,
@@ -324,6 +360,60 @@ class IssuerService:
             '/trove.issuer.v1.IssuerService/EnrolGuest',
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.EnrolGuestRequest.SerializeToString,
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.EnrolGuestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRecoveryNonce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/GetRecoveryNonce',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetRecoveryNonceRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetRecoveryNonceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/RecoverGuest',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecoverGuestRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecoverGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,

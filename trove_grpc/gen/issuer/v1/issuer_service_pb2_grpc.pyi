@@ -40,6 +40,14 @@ class IssuerServiceStub:
     token and CSR key for ten minutes. Every other failure of the token has one
     answer, so that nothing can be learnt from it.
     """
+    GetRecoveryNonce: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.GetRecoveryNonceRequest, _issuer_service_pb2.GetRecoveryNonceResponse]
+    """Returns a number for RecoverGuest. Callers: gateway. Not idempotent: each
+    call is a new number; it costs no memory until it is used.
+    """
+    RecoverGuest: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.RecoverGuestRequest, _issuer_service_pb2.RecoverGuestResponse]
+    """Signs the next certificate of a guest whose present one expired at most the
+    recovery grace ago. Callers: gateway. Idempotent for the same CSR key.
+    """
     RenewGuest: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.RenewGuestRequest, _issuer_service_pb2.RenewGuestResponse]
     """Signs a guest's next certificate, pending until confirmed. Callers: gateway,
     which passes on the certificate of the guest's connection. Idempotent for the same CSR key.
@@ -94,6 +102,14 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
     """Signs a guest's first certificate. Callers: gateway. Idempotent for the same
     token and CSR key for ten minutes. Every other failure of the token has one
     answer, so that nothing can be learnt from it.
+    """
+    GetRecoveryNonce: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.GetRecoveryNonceRequest, _issuer_service_pb2.GetRecoveryNonceResponse]  # type: ignore[assignment]
+    """Returns a number for RecoverGuest. Callers: gateway. Not idempotent: each
+    call is a new number; it costs no memory until it is used.
+    """
+    RecoverGuest: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.RecoverGuestRequest, _issuer_service_pb2.RecoverGuestResponse]  # type: ignore[assignment]
+    """Signs the next certificate of a guest whose present one expired at most the
+    recovery grace ago. Callers: gateway. Idempotent for the same CSR key.
     """
     RenewGuest: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.RenewGuestRequest, _issuer_service_pb2.RenewGuestResponse]  # type: ignore[assignment]
     """Signs a guest's next certificate, pending until confirmed. Callers: gateway,
@@ -152,6 +168,26 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Signs a guest's first certificate. Callers: gateway. Idempotent for the same
         token and CSR key for ten minutes. Every other failure of the token has one
         answer, so that nothing can be learnt from it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRecoveryNonce(
+        self,
+        request: _issuer_service_pb2.GetRecoveryNonceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.GetRecoveryNonceResponse, _abc.Awaitable[_issuer_service_pb2.GetRecoveryNonceResponse]]:
+        """Returns a number for RecoverGuest. Callers: gateway. Not idempotent: each
+        call is a new number; it costs no memory until it is used.
+        """
+
+    @_abc_1.abstractmethod
+    def RecoverGuest(
+        self,
+        request: _issuer_service_pb2.RecoverGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.RecoverGuestResponse, _abc.Awaitable[_issuer_service_pb2.RecoverGuestResponse]]:
+        """Signs the next certificate of a guest whose present one expired at most the
+        recovery grace ago. Callers: gateway. Idempotent for the same CSR key.
         """
 
     @_abc_1.abstractmethod
