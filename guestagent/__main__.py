@@ -16,27 +16,10 @@ from pathlib import Path
 
 from guestagent.agent import Agent
 from guestagent.config import Config
-from guestagent.engines import Engine
-from guestagent.engines.postgresql import PostgreSQL
-from guestagent.system import DirectSystem, LauncherSystem, System
+from guestagent.engines.catalogue import build_engine
 from trove_grpc import config as settings
-from trove_grpc import logs, metrics, process
-from trove_grpc.errors import InvalidRequestError, TroveError
-
-
-def build_engine(config: Config) -> Engine:
-    """The engine this guest is for; raises InvalidRequestError for an unknown manager."""
-    system: System = (
-        LauncherSystem(Path(config.launcher_socket)) if config.launcher_socket else DirectSystem()
-    )
-    if config.manager == "postgresql":
-        return PostgreSQL(
-            system,
-            data_directory=config.data_directory,
-            run_directory=config.run_directory,
-            programs_directory=config.postgresql_directory,
-        )
-    raise InvalidRequestError(f"manager {config.manager!r} is unknown; known: postgresql")
+from trove_grpc import logs, process
+from trove_grpc.errors import TroveError
 
 
 async def serve(
@@ -67,7 +50,12 @@ def main() -> int:
         sys.stderr.write(f"guestagent: {error}\n")
         return 2
     logs.configure("guestagent", level=config.log_level)
-    metrics.serve_metrics(config.metrics_listen)
+
+    def serve_metrics(agent: Agent) -> None:
+        if config.metrics_listen:
+            from guestagent import metrics  # noqa: PLC0415  3 MiB, for those who scrape only
+
+            metrics.serve(config.metrics_listen, agent)
 
     async def run(stop: asyncio.Event) -> None:
         shut_down = asyncio.Event()
@@ -77,7 +65,7 @@ def main() -> int:
             stop.set()
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, leave)
-        await serve(config, stop, shut_down=shut_down)
+        await serve(config, stop, shut_down=shut_down, started=serve_metrics)
 
     return process.run(run)
 

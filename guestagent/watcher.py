@@ -94,6 +94,7 @@ class Watcher:
         users: Sequence[engine_pb2.UserSpec],
     ) -> None:
         """Make an engine out of an empty guest, or finish what a killed agent began."""
+        self.engine.capabilities.check(databases, users)
         self.engine.check(spec, databases, users)
         async with self._lock:
             if self._record.is_prepared and spec != self._record.spec:

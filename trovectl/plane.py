@@ -67,7 +67,9 @@ class ControlPlane:
         backoff: Backoff,
         rest_listen: str,
         overrides: Mapping[str, Mapping[str, Any]],
+        datastores: Mapping[str, Any],
     ) -> None:
+        self._datastores = datastores
         self._places = places
         self._accounts = accounts
         self._runtime = runtime
@@ -116,6 +118,7 @@ class ControlPlane:
                 "issuer": issuer,
                 "database_url": f"sqlite:///{home['conductor'] / 'conductor.db'}",
                 "sealing_key_file": home["conductor"] / "sealing.key",
+                **self._datastores,
             },
             "taskmanager": {
                 "listen": at["taskmanager"],

@@ -15,7 +15,7 @@ from typing import Any
 
 from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2_grpc as rpc_grpc
 from trove_grpc.server import Server, build_local_server
-from trovectl import accounts, children, layout, lock, procfs, runtime
+from trovectl import accounts, children, engines, layout, lock, procfs, runtime
 from trovectl.accounts import Accounts
 from trovectl.children import Account, Backoff
 from trovectl.guests import Guests
@@ -77,6 +77,8 @@ async def _run(
     records = Records(places.records)
     records.load()
     runtimes = await asyncio.to_thread(_runtimes, places, users, say)
+    installed = await asyncio.to_thread(engines.find)
+    _say_engines(installed, say)
     plane = ControlPlane(
         places,
         accounts=users,
@@ -85,6 +87,7 @@ async def _run(
         backoff=options.backoff,
         rest_listen=options.rest_listen,
         overrides=options.overrides,
+        datastores=engines.datastores(installed),
     )
     guests = Guests(
         places,
@@ -118,6 +121,11 @@ def _runtimes(places: Layout, users: Accounts, say: Say) -> runtime.Runtimes:
     say(f"packages for the system users: {places.runtimes}")
     layout.make_directory(places.runtimes, mode=0o755)
     return runtime.stage(places.runtimes)
+
+
+def _say_engines(installed: list[engines.Installed], say: Say) -> None:
+    offered = [f"{engine.manager} {', '.join(engine.versions)}" for engine in installed]
+    say(f"engines: {'; '.join(offered) or 'none is installed; `make setup` installs them'}")
 
 
 async def _reap(plane: ControlPlane, places: Layout) -> None:

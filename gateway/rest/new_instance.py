@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from gateway.rest.dialects import Dialect
+from gateway.rest.dialects.rules import Judge
 from gateway.rest.fields import Fields, invalid, kind_of, shown
 from trove_grpc.errors import InvalidRequestError, NotFoundError, UnsupportedError
 from trove_grpc.gen.common.v1 import engine_pb2
@@ -115,13 +116,12 @@ def names_databases_or_users(instance: Fields) -> bool:
 
 def read_databases(instance: Fields, dialect: Dialect) -> list[engine_pb2.DatabaseSpec]:
     databases = [
-        engine_pb2.DatabaseSpec(
-            name=_read_engine_name(item, "Database", dialect, dialect.reserved_databases),
-            character_set=_read_setting(item, "character_set", dialect.is_character_set),
-            collation=_read_setting(item, "collate", dialect.is_collation),
-        )
-        for item in instance.objects("databases", most=MAX_DATABASES)
+        _read_database(item, dialect) for item in instance.objects("databases", most=MAX_DATABASES)
     ]
+    if databases and not dialect.has_databases:
+        raise UnsupportedError(
+            "This datastore has no databases by name; leave out instance.databases."
+        )
     if len({database.name for database in databases}) < len(databases):
         raise InvalidRequestError(
             "Two or more databases share the same name in the initial databases list. "
@@ -138,12 +138,15 @@ def read_users(
     read: list[tuple[engine_pb2.UserSpec, str]] = []
     for item in instance.objects("users", most=MAX_USERS):
         user = _read_user(item, dialect, known)
-        if any(user.name == other.name and user.host == other.host for other, _ in read):
+        same = [other for other, _ in read if other.name == user.name]
+        if any((other.host or "%") == (user.host or "%") for other in same):
             raise InvalidRequestError(
                 f"Two or more users share the name {shown(user.name)} in the initial users list. "
                 "Please correct the names or remove the duplicate entries."
             )
         read.append((user, item.required_text("password")))
+    if read and not dialect.has_users:
+        raise UnsupportedError("This datastore has no users to create; leave out instance.users.")
     # Key derivation costs, so that it comes after everything that may refuse the request.
     for user, password in read:
         user.verifier = dialect.verifier(password)
@@ -159,8 +162,22 @@ def configuration_not_found(identifier: str) -> NotFoundError:
     return NotFoundError(f"Configuration group with ID {identifier} could not be found.")
 
 
+def _read_database(item: Fields, dialect: Dialect) -> engine_pb2.DatabaseSpec:
+    database = engine_pb2.DatabaseSpec(
+        name=_read_engine_name(
+            item, "Database", dialect, dialect.database_problem, dialect.reserved_databases
+        ),
+        character_set=_read_setting(item, "character_set", dialect.is_character_set),
+        collation=_read_setting(item, "collate", dialect.is_collation),
+    )
+    character_set, collation = database.character_set, database.collation
+    if character_set and collation and not dialect.fits(character_set, collation):
+        raise invalid(item.at("collate"), f"is not a collation of {character_set}")
+    return database
+
+
 def _read_user(item: Fields, dialect: Dialect, known: set[str]) -> engine_pb2.UserSpec:
-    name = _read_engine_name(item, "User", dialect, dialect.reserved_users)
+    name = _read_engine_name(item, "User", dialect, dialect.user_problem, dialect.reserved_users)
     if name.startswith(dialect.reserved_user_prefixes):
         raise InvalidRequestError(
             f"User name {shown(name)} begins with a prefix that the engine keeps for itself: "
@@ -168,8 +185,8 @@ def _read_user(item: Fields, dialect: Dialect, known: set[str]) -> engine_pb2.Us
         )
     item.required_text("password")
     host = item.text("host", nullable=True)
-    if host not in ("", "%") and not dialect.scopes_users_by_host:
-        raise invalid(item.at("host"), "cannot limit users of this datastore; leave it out")
+    if host not in ("", "%") and (problem := dialect.host_problem(host)):
+        raise invalid(item.at("host"), problem)
     granted = [
         database.required_text("name")
         for database in item.objects("databases", most=MAX_DATABASES)
@@ -184,11 +201,13 @@ def _read_user(item: Fields, dialect: Dialect, known: set[str]) -> engine_pb2.Us
     return engine_pb2.UserSpec(name=name, host=host, databases=dict.fromkeys(granted))
 
 
-def _read_engine_name(item: Fields, kind: str, dialect: Dialect, reserved: tuple[str, ...]) -> str:
+def _read_engine_name(
+    item: Fields, kind: str, dialect: Dialect, problem_of: Judge, reserved: tuple[str, ...]
+) -> str:
     name = item.required_text("name")
-    if len(name.encode()) > dialect.max_name_bytes:
-        raise invalid(item.at("name"), f"is longer than {dialect.max_name_bytes} bytes of UTF-8")
-    if name in reserved:
+    if problem := problem_of(name):
+        raise invalid(item.at("name"), problem)
+    if (name.lower() if dialect.reserved_ignore_case else name) in reserved:
         raise InvalidRequestError(
             f'{kind} name "{name}" is on the reserved list: {list(reserved)}.'
         )

@@ -1,5 +1,8 @@
 """Passwords become the engine's own verifier here, before the first RPC.
 
+MariaDB keeps the SHA-1 of the password's SHA-1 (mysql_native_password) and takes it ready-made:
+the one verifier that every client of the MySQL protocol and every server of the family knows.
+
 PostgreSQL keeps SCRAM-SHA-256 verifiers (RFC 5803) and takes ready-made ones in CREATE ROLE.
 Password preparation follows PostgreSQL's pg_saslprep(), client and server alike: SASLprep
 (RFC 4013), and where that forbids the password, its bytes as they are.
@@ -43,6 +46,12 @@ def scram_sha_256_verifier(password: str, *, salt: bytes | None = None) -> str:
     return (
         f"SCRAM-SHA-256${_ITERATIONS}:{_base64(salt)}${_base64(stored_key)}:{_base64(server_key)}"
     )
+
+
+def mysql_native_password_verifier(password: str) -> str:
+    """What PASSWORD() answers; without salt, so that equal passwords are seen to be equal."""
+    once = hashlib.sha1(password.encode(), usedforsecurity=False).digest()
+    return "*" + hashlib.sha1(once, usedforsecurity=False).hexdigest().upper()
 
 
 def prepare(password: str) -> str:

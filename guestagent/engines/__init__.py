@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from trove_grpc.errors import InvalidRequestError, UnsupportedError
 from trove_grpc.gen.common.v1 import engine_pb2
 
 
@@ -32,6 +33,27 @@ class Capabilities:
     actions: frozenset[str]
     # Whether a user is valid from some hosts only (MariaDB's 'name'@'host').
     user_hosts: bool
+    # Whether it has databases by name, and users besides the administrator.
+    databases: bool = True
+    users: bool = True
+
+    def check(
+        self,
+        databases: Sequence[engine_pb2.DatabaseSpec],
+        users: Sequence[engine_pb2.UserSpec],
+    ) -> None:
+        """Raise UnsupportedError for what this kind of engine does not have at all."""
+        if databases and not self.databases:
+            raise UnsupportedError(f"{self.manager} has no databases by name", subject="databases")
+        if users and not self.users:
+            raise UnsupportedError(f"{self.manager} has no users to create", subject="users")
+        limited = [user for user in users if user.host not in ("", "%")]
+        if limited and not self.user_hosts:
+            raise InvalidRequestError(
+                f"user {limited[0].name!r} is limited to host {limited[0].host!r}, which users of "
+                f"{self.manager} cannot be; leave the host out",
+                subject=limited[0].name,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from cryptography import x509
-
+from guestagent import keys
 from guestagent.engines import (
     Capabilities,
     EngineSpec,
@@ -29,7 +28,7 @@ from guestagent.engines import (
 from guestagent.engines.postgresql import settings, sql
 from guestagent.engines.postgresql.programs import Programs, last_words
 from guestagent.system import Completed, System
-from pki import requests
+from trove_grpc import leaves
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2
 
@@ -208,11 +207,11 @@ class PostgreSQL:
         present = await self._read(path)
         if present is not None and not _is_due(present):
             return False
-        key_pem = await self._read(draft)
-        if key_pem is None:
-            key_pem = requests.key_pem(requests.new_key())
+        known = await self._read(draft)
+        key_pem, csr_der = await keys.request(known)
+        if known is None:
             await self._write(draft, key_pem)
-        issued = await issue(requests.csr_der(requests.load_key(key_pem)))
+        issued = await issue(csr_der)
         await self._write(self._cluster / "root.crt", issued.root_pem)
         await self._write(path, key_pem + issued.chain_pem)
         await self._remove(draft)
@@ -292,6 +291,6 @@ class PostgreSQL:
 
 
 def _is_due(chain: bytes) -> bool:
-    leaf = x509.load_pem_x509_certificate(chain)
-    life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-    return dt.datetime.now(dt.UTC) >= leaf.not_valid_after_utc - life / 3
+    leaf = leaves.read(chain)
+    life = leaf.not_valid_after - leaf.not_valid_before
+    return dt.datetime.now(dt.UTC) >= leaf.not_valid_after - life / 3

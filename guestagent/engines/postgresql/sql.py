@@ -49,12 +49,6 @@ def check_user(spec: engine_pb2.UserSpec) -> None:
             f"user name {spec.name!r} belongs to PostgreSQL or its agent; choose another",
             subject=spec.name,
         )
-    if spec.host not in ("", "%"):
-        raise InvalidRequestError(
-            f"user {spec.name!r} is limited to host {spec.host!r}, which PostgreSQL users cannot "
-            f"be; leave the host out",
-            subject=spec.name,
-        )
     # Anything else PostgreSQL would take for a password and hash.
     if not _VERIFIER.match(spec.verifier):
         raise InvalidRequestError(
