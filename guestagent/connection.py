@@ -30,7 +30,7 @@ from trove_grpc.errors import (
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
 from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc
-from trove_grpc.identity import Role
+from trove_grpc.names import Role
 from trove_grpc.process import wait_or_timeout
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pki import requests
+from guestagent import keys
 from trove_grpc.client import call, open_enrolment_channel
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import (
@@ -31,7 +31,6 @@ from trove_grpc.gen.guest.v1 import (
     identity_service_pb2,
     identity_service_pb2_grpc,
 )
-from trove_grpc.identity import serial_hex
 from trove_grpc.redaction import Secret
 from trove_grpc.tls import IdentityDirectory, KeyMaterial, write_atomically
 
@@ -79,7 +78,7 @@ class GuestIdentity:
     def is_valid(self, slot: str) -> bool:
         return (
             self.directory.exists(slot)
-            and self.now() < self.directory.load(slot).leaf.not_valid_after_utc
+            and self.now() < self.directory.load(slot).facts.not_valid_after
         )
 
     def read_token(self) -> Secret | None:
@@ -103,10 +102,10 @@ class GuestIdentity:
         says that this token will never do.
         """
         name = hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
-        key_pem = self._stored_key(self.directory.root / f"enrol-{name}.pem")
+        key_pem, csr = await self._stored_request(self.directory.root / f"enrol-{name}.pem")
         request = enrolment_service_pb2.EnrolRequest(
             token=token.reveal(),
-            csr_der=requests.csr_der(requests.load_key(key_pem)),
+            csr_der=csr,
             instance_id=self._me.instance_id,
             boot_id=self._me.boot_id,
             machine_id_hash=self._me.machine_id_hash,
@@ -121,7 +120,7 @@ class GuestIdentity:
         material = KeyMaterial(key_pem=key_pem, chain_pem=response.chain_pem)
         self.directory.install(material, response.bundle)
         self.pick_renewal(response.renewal_window, slot="current")
-        log.info("enrolled as %s", serial_hex(material.leaf))
+        log.info("enrolled as %s", material.facts.serial)
 
     async def request_next(self, stub: identity_service_pb2_grpc.IdentityServiceAsyncStub) -> None:
         """Have the next certificate staged; asks only when a crash has not left one."""
@@ -129,8 +128,7 @@ class GuestIdentity:
         if self.directory.exists("next"):
             path.unlink(missing_ok=True)
             return
-        key_pem = self._stored_key(path)
-        csr = requests.csr_der(requests.load_key(key_pem))
+        key_pem, csr = await self._stored_request(path)
         response = await call(
             stub.Renew,
             identity_service_pb2.RenewRequest(csr_der=csr),
@@ -149,7 +147,7 @@ class GuestIdentity:
             stub.Confirm, identity_service_pb2.ConfirmRequest(), timeout=_CALL_SECONDS, retry=True
         )
         self.directory.promote()
-        log.info("renewed; the certificate is now %s", serial_hex(self.directory.load().leaf))
+        log.info("renewed; the certificate is now %s", self.directory.load().facts.serial)
 
     def discard_next(self) -> None:
         """A staged certificate that was refused: begin again with another key."""
@@ -164,7 +162,7 @@ class GuestIdentity:
             return
         now = self.now()
         # Counted from now, not from the certificate's start, which is set back for slow clocks.
-        left = self.directory.load(slot).leaf.not_valid_after_utc - now
+        left = self.directory.load(slot).facts.not_valid_after - now
         if label:
             first = window.start_time.ToDatetime(dt.UTC)
             last = max(first, window.end_time.ToDatetime(dt.UTC))
@@ -191,10 +189,10 @@ class GuestIdentity:
         return (at - self.now()).total_seconds()
 
     def expires_in(self) -> float:
-        return (self.directory.load().leaf.not_valid_after_utc - self.now()).total_seconds()
+        return (self.directory.load().facts.not_valid_after - self.now()).total_seconds()
 
     def _labels(self, window: trust_pb2.RenewalWindow, slot: str) -> tuple[str, str]:
-        serial = serial_hex(self.directory.load(slot).leaf)
+        serial = self.directory.load(slot).facts.serial
         if not window.HasField("start_time"):
             return serial, ""
         return serial, f"{window.start_time.ToJsonString()}/{window.end_time.ToJsonString()}"
@@ -205,12 +203,15 @@ class GuestIdentity:
         except (FileNotFoundError, ValueError):
             return {}
 
-    def _stored_key(self, path: Path) -> bytes:
+    async def _stored_request(self, path: Path) -> tuple[bytes, bytes]:
+        """The key kept in `path`, made if there is none, and its certificate request."""
+        known = None
         with contextlib.suppress(FileNotFoundError):
-            return path.read_bytes()
-        pem = requests.key_pem(requests.new_key())
-        write_atomically(path, pem, mode=0o600)
-        return pem
+            known = path.read_bytes()
+        key_pem, csr_der = await keys.request(known)
+        if not known:
+            write_atomically(path, key_pem, mode=0o600)
+        return key_pem, csr_der
 
     def _note(
         self,

@@ -6,6 +6,8 @@ come from what the issuer knows. A guest imports this, so it stays small.
 
 from __future__ import annotations
 
+import sys
+
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -43,3 +45,23 @@ def new_request() -> tuple[bytes, bytes]:
     """A fresh key (PEM) and its request (DER). Store the key before the request leaves."""
     key = new_key()
     return key_pem(key), csr_der(key)
+
+
+def request(pem: bytes | None = None) -> tuple[bytes, bytes]:
+    """The key of `pem`, or a fresh one, as PEM, and its request as DER."""
+    return (pem, csr_der(load_key(pem))) if pem else new_request()
+
+
+def main() -> int:
+    """`python -m pki.requests`: an agent's key work, in a process that ends with it.
+
+    A key comes on standard input, or nothing for a fresh one. The answer: the key's length in four
+    bytes, the key, the request.
+    """
+    key, csr = request(sys.stdin.buffer.read())
+    sys.stdout.buffer.write(len(key).to_bytes(4, "big") + key + csr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

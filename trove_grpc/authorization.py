@@ -7,7 +7,7 @@ so that no method can lack a row and no comment can lie.
 from __future__ import annotations
 
 from trove_grpc.errors import PermissionDeniedError
-from trove_grpc.identity import Identity, Role
+from trove_grpc.names import Identity, Role
 
 _READERS = frozenset({Role.API, Role.OPERATOR})
 _API = frozenset({Role.API})

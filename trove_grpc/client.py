@@ -15,7 +15,7 @@ import grpc
 from grpc import aio
 
 from trove_grpc import context, errors
-from trove_grpc.identity import Role, serial_hex
+from trove_grpc.names import Role
 from trove_grpc.tls import IdentityDirectory, channel_credentials, expected_server
 
 Stub = TypeVar("Stub")
@@ -80,7 +80,7 @@ class PeerChannel:
 
     def channel(self) -> aio.Channel:
         material, bundle = self._identity.load(), self._identity.bundle()
-        version = (serial_hex(material.leaf), bundle.version)
+        version = (material.facts.serial, bundle.version)
         if self._channel is None or version != self._version:
             if self._channel is not None:
                 drain = self._channel.close(_DRAIN_SECONDS)

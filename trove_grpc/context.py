@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from trove_grpc.identity import ANONYMOUS, Identity
+from trove_grpc.names import ANONYMOUS, Identity
 
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")

@@ -17,13 +17,17 @@ import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
-from cryptography import x509
 
+from trove_grpc import leaves
 from trove_grpc.errors import UnavailableError
 from trove_grpc.gen.common.v1 import trust_pb2
-from trove_grpc.identity import Role, service_dns_name
+from trove_grpc.names import Role, service_dns_name
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 # Whose certificates a verifier accepts: everything still in the bundle and not withdrawn.
 _TRUSTED_STATES = frozenset(
@@ -43,10 +47,17 @@ class KeyMaterial:
     chain_pem: bytes
 
     def __repr__(self) -> str:
-        return f"KeyMaterial(serial={self.leaf.serial_number:x})"
+        return f"KeyMaterial(serial={self.facts.serial})"
+
+    @property
+    def facts(self) -> leaves.Facts:
+        """Serial and dates of the leaf."""
+        return leaves.read(self.chain_pem)
 
     @property
     def leaf(self) -> x509.Certificate:
+        from cryptography import x509  # noqa: PLC0415  10 MiB that an agent does not need
+
         return x509.load_pem_x509_certificate(self.chain_pem)
 
 

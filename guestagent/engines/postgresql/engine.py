@@ -209,7 +209,7 @@ class PostgreSQL:
             return False
         known = await self._read(draft)
         key_pem, csr_der = await keys.request(known)
-        if known is None:
+        if not known:
             await self._write(draft, key_pem)
         issued = await issue(csr_der)
         await self._write(self._cluster / "root.crt", issued.root_pem)
