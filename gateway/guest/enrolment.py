@@ -1,15 +1,17 @@
-"""EnrolmentService: guests without an identity, passed on to the issuer.
+"""EnrolmentService: guests without a good identity, passed on to the issuer.
 
-The gateway judges no token. It only keeps floods from the issuer: bounded calls at once, and for
-each address a limit on failed attempts alone, since many honest guests may share an address. Per
-instance there is no limit here: whoever knows an id could exhaust it for the real guest; the
-issuer locks a token after wrong attempts.
+The gateway judges no token and no expired certificate. It only keeps floods from the issuer:
+bounded calls at once, and for each address a limit on failed attempts alone, since many honest
+guests may share an address. Per instance there is no limit here: whoever knows an id could
+exhaust it for the real guest; the issuer locks a token after wrong attempts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
@@ -51,6 +53,59 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
     ) -> enrolment_pb2.EnrolResponse:
         """Exchange a token and a CSR for a certificate."""
         address = peer_address(context_.peer())
+        with self._bounded(address):
+            _check(request)
+            if len(request.token) > _MAX_TOKEN:
+                raise errors.InvalidRequestError(
+                    f"the token is longer than {_MAX_TOKEN} characters"
+                )
+            async with self._slots:
+                # The same token and key may be sent again: a lost answer costs nothing.
+                response: issuer_pb2.EnrolGuestResponse = await call(
+                    self._stub().EnrolGuest,
+                    issuer_pb2.EnrolGuestRequest(enrolment=request, peer_address=address),
+                    timeout=self._timeout,
+                    retry=True,
+                )
+        return response.enrolment
+
+    async def GetNonce(
+        self, request: enrolment_pb2.GetNonceRequest, context_: Any
+    ) -> enrolment_pb2.GetNonceResponse:
+        """A number to sign, and the issuer's time: a guest may have lost both."""
+        with self._bounded(peer_address(context_.peer())):
+            _check_instance_id(request.instance_id)
+            async with self._slots:
+                response: issuer_pb2.GetRecoveryNonceResponse = await call(
+                    self._stub().GetRecoveryNonce,
+                    issuer_pb2.GetRecoveryNonceRequest(nonce=request),
+                    timeout=self._timeout,
+                    retry=True,
+                )
+        return response.nonce
+
+    async def Recover(
+        self, request: enrolment_pb2.RecoverRequest, context_: Any
+    ) -> enrolment_pb2.RecoverResponse:
+        """Exchange an expired certificate and proof of its key for the next certificate."""
+        address = peer_address(context_.peer())
+        with self._bounded(address):
+            _check(request)
+            async with self._slots:
+                # Sent once: its number is good once. The guest asks again, with another.
+                response: issuer_pb2.RecoverGuestResponse = await call(
+                    self._stub().RecoverGuest,
+                    issuer_pb2.RecoverGuestRequest(recovery=request, peer_address=address),
+                    timeout=self._timeout,
+                )
+        return response.recovery
+
+    def _stub(self) -> issuer_rpc.IssuerServiceStub:
+        return self._issuer.stub(issuer_rpc.IssuerServiceStub)
+
+    @contextlib.contextmanager
+    def _bounded(self, address: str) -> Iterator[None]:
+        """Refuse what is too much; a refusal by whoever judges counts against the address."""
         if (wait := self._failures.wait(address)) > 0:
             raise errors.OverloadedError(
                 "too many failed enrolments from this address", retry_after=wait
@@ -59,16 +114,7 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         if self._slots.locked():
             raise errors.OverloadedError("too many enrolments at once", retry_after=1.0)
         try:
-            _check(request)
-            async with self._slots:
-                stub = self._issuer.stub(issuer_rpc.IssuerServiceStub)
-                # The same token and key may be sent again: a lost answer costs nothing.
-                response: issuer_pb2.EnrolGuestResponse = await call(
-                    stub.EnrolGuest,
-                    issuer_pb2.EnrolGuestRequest(enrolment=request, peer_address=address),
-                    timeout=self._timeout,
-                    retry=True,
-                )
+            yield
         except (
             errors.InvalidRequestError,
             errors.UnauthenticatedError,
@@ -77,7 +123,6 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         ):
             self._failures.take(address)
             raise
-        return response.enrolment
 
 
 def peer_address(peer: str) -> str:
@@ -86,15 +131,17 @@ def peer_address(peer: str) -> str:
     return host.strip("[]")
 
 
-def _check(request: enrolment_pb2.EnrolRequest) -> None:
+def _check(request: enrolment_pb2.EnrolRequest | enrolment_pb2.RecoverRequest) -> None:
     if len(request.csr_der) > MAX_CSR_BYTES:
         raise errors.InvalidRequestError(
             f"the CSR is longer than {MAX_CSR_BYTES} bytes", reason="BAD_CSR"
         )
-    if not _INSTANCE_ID.match(request.instance_id):
-        raise errors.InvalidRequestError("instance_id is not a lower-case UUID")
-    if len(request.token) > _MAX_TOKEN:
-        raise errors.InvalidRequestError(f"the token is longer than {_MAX_TOKEN} characters")
+    _check_instance_id(request.instance_id)
     for name in ("boot_id", "machine_id_hash", "agent_version"):
         if len(getattr(request, name)) > _MAX_TEXT:
             raise errors.InvalidRequestError(f"{name} is longer than {_MAX_TEXT} characters")
+
+
+def _check_instance_id(instance_id: str) -> None:
+    if not _INSTANCE_ID.match(instance_id):
+        raise errors.InvalidRequestError("instance_id is not a lower-case UUID")

@@ -49,6 +49,8 @@ class Config:
     superseded_grace: dt.timedelta = 15 * _MINUTE  # an old certificate lives on after a renewal
     enrol_attempts_per_minute: int = 30  # failed ones, from one address
     renewals_per_hour: int = 6  # for each instance; raised by itself where lives are short
+    recovery_grace: dt.timedelta = 30 * _DAY  # an expired guest may come back for so long
+    nonce_lifetime: dt.timedelta = _MINUTE  # from GetNonce to Recover
     denial_poll: dt.timedelta = dt.timedelta(seconds=1)  # other issuers on this database
 
     def __post_init__(self) -> None:

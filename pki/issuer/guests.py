@@ -93,17 +93,7 @@ class Guests:
     ) -> Certificate:
         """The guest's next certificate, pending until it is used."""
         present, subject = self._authenticate(session, certificate_pem, now)
-        known = certificates.by_key(session, key_hash(public_key))
-        if known is not None:
-            if known.replaces == present.serial and known.state in certificates.LIVE:
-                return known
-            raise ledger.reused_key()
-        self._limit(session, present.name, _GUEST, now)
-        for other in certificates.live_of_instance(session, subject.instance_id, _GUEST):
-            if other is not present and other.state == certificates.PENDING:
-                # Asked for with a key that its holder has lost since, or there would be no other.
-                ledger.supersede(session, other, reason="never confirmed", now=now)
-        renewed = self._issue_guest(session, subject, public_key, now=now, replaces=present.serial)
+        renewed = self.issue_next(session, subject, present, public_key, now)
         audit.append(
             session,
             now=now,
@@ -113,6 +103,28 @@ class Guests:
             detail={"serial": renewed.serial, "replaces": present.serial},
         )
         return renewed
+
+    def issue_next(
+        self,
+        session: Session,
+        subject: Subject,
+        present: Certificate,
+        public_key: ec.EllipticCurvePublicKey,
+        now: dt.datetime,
+    ) -> Certificate:
+        """The successor of `present`, pending; the same one for the same key while it is good."""
+        known = certificates.by_key(session, key_hash(public_key))
+        if known is not None:
+            is_repeat = known.replaces == present.serial and known.state in certificates.LIVE
+            if is_repeat and now < known.expire_time:
+                return known
+            raise ledger.reused_key()
+        self._limit(session, present.name, _GUEST, now)
+        for other in certificates.live_of_instance(session, subject.instance_id, _GUEST):
+            if other is not present and other.state == certificates.PENDING:
+                # Asked for with a key that its holder has lost since, or there would be no other.
+                ledger.supersede(session, other, reason="never confirmed", now=now)
+        return self._issue_guest(session, subject, public_key, now=now, replaces=present.serial)
 
     def confirm(self, session: Session, certificate_pem: bytes, now: dt.datetime) -> None:
         """Make the shown certificate the current one; the one before it fades."""

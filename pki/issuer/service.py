@@ -11,14 +11,20 @@ from sqlalchemy.orm import Session
 
 from pki import csr, tokens
 from pki.authority import Authorities
-from pki.issuer import answers, checks, inventory
+from pki.issuer import answers, checks, inventory, recovery
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
 from pki.issuer.limits import FailureLimiter, peer_host
+from pki.issuer.nonces import Nonces
 from pki.issuer.services import Services
 from pki.store import Store, audit, authorities, certificates, denials
 from trove_grpc import context, metrics
-from trove_grpc.errors import InvalidRequestError, TroveError, UnauthenticatedError
+from trove_grpc.errors import (
+    InvalidRequestError,
+    TroveError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
@@ -54,6 +60,8 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         self._config = config
         self._now = now
         self._guests = Guests(signers, config)
+        self._recovery = recovery.Recovery(self._guests, config)
+        self._nonces = Nonces(config.nonce_lifetime.total_seconds())
         self._services = Services(signers, config)
         self._failures = FailureLimiter(config.enrol_attempts_per_minute)
 
@@ -93,6 +101,52 @@ class IssuerServicer(rpc.IssuerServiceServicer):
                 bundle=bundle,
                 server_time=answers.timestamp(now),
                 renewal_window=answers.renewal_window(outcome),
+            )
+        )
+
+    async def GetRecoveryNonce(self, request: pb.GetRecoveryNonceRequest, context: Any) -> Any:
+        instance_id = checks.instance_id(request.nonce.instance_id)
+        return pb.GetRecoveryNonceResponse(
+            nonce=enrolment_service_pb2.GetNonceResponse(
+                nonce=self._nonces.issue(instance_id),
+                server_time=answers.timestamp(self._now()),
+            )
+        )
+
+    async def RecoverGuest(self, request: pb.RecoverGuestRequest, context: Any) -> Any:
+        shown = request.recovery
+        peer = peer_host(request.peer_address)
+        self._failures.check(peer)
+        actor, now = request.peer_address or "unknown address", self._now()
+        try:
+            instance_id = checks.instance_id(shown.instance_id)
+            asked = recovery.Request(
+                instance_id=instance_id,
+                expired_chain_pem=shown.expired_chain_pem,
+                nonce=shown.nonce,
+                csr_der=shown.csr_der,
+                signature=shown.signature,
+                public_key=csr.accept(shown.csr_der),
+            )
+            self._nonces.redeem(shown.nonce, instance_id)
+            certificate, bundle = await self._store.run(
+                lambda session: (
+                    self._recovery.recover(session, asked, actor=actor, now=now),
+                    authorities.bundle(session),
+                )
+            )
+        except UnavailableError:
+            raise
+        except TroveError as error:
+            self._failures.count(peer)
+            await self._write_refusal("refuse-recovery", error, actor, shown.instance_id, now)
+            raise
+        return pb.RecoverGuestResponse(
+            recovery=enrolment_service_pb2.RecoverResponse(
+                chain_pem=certificate.chain_pem,
+                bundle=bundle,
+                server_time=answers.timestamp(now),
+                renewal_window=answers.renewal_window(certificate),
             )
         )
 
@@ -301,23 +355,28 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         except TroveError as error:
             if error.reason not in _SUSPICIOUS:
                 raise
-            reason, subject, actor, now = error.reason, error.subject, _actor(), self._now()
+            subject, actor, now = error.subject, _actor(), self._now()
             # One guest that insists must not fill the audit: beyond the limit it is only refused.
             self._failures.check(subject)
             self._failures.count(subject)
-            metrics.RPC_REFUSED.labels(reason).inc()
-            log.warning("a guest's certificate was refused: %s: %s", reason, error)
-            await self._store.run(
-                lambda session: audit.append(
-                    session,
-                    now=now,
-                    actor=actor,
-                    action="refuse-certificate",
-                    subject=subject,
-                    detail={"why": reason},
-                )
-            )
+            await self._write_refusal("refuse-certificate", error, actor, subject, now)
             raise
+
+    async def _write_refusal(
+        self, action: str, error: TroveError, actor: str, subject: str, now: dt.datetime
+    ) -> None:
+        metrics.RPC_REFUSED.labels(error.reason).inc()
+        log.warning("%s: %s: %s", action, error.reason, error)
+        await self._store.run(
+            lambda session: audit.append(
+                session,
+                now=now,
+                actor=actor,
+                action=action,
+                subject=subject,
+                detail={"why": error.reason},
+            )
+        )
 
 
 def _caller() -> Any:

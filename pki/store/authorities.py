@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 from google.protobuf import timestamp_pb2
@@ -18,6 +18,8 @@ from trove_grpc.gen.common.v1 import trust_pb2
 ACTIVE = "ACTIVE"
 # Generations that peers are told of.
 _IN_BUNDLE = ("TRUSTED", "ACTIVE", "DRAINING", "TAINTED")
+# Generations that ever signed: what a guest shows that was off for a whole rotation.
+EVER_IN_BUNDLE = (*_IN_BUNDLE, "RETIRED", "DESTROYED")
 
 
 def ensure_domain(session: Session, trust_domain: str, now: dt.datetime) -> None:
@@ -65,7 +67,7 @@ def add(
     return authority
 
 
-def bundle(session: Session) -> trust_pb2.TrustBundle:
+def bundle(session: Session, *, states: Collection[str] = _IN_BUNDLE) -> trust_pb2.TrustBundle:
     """The trust bundle in force; raises NotFoundError before `trove-pki init`."""
     domain = session.scalars(sa.select(Domain)).one_or_none()
     if domain is None or domain.bundle_version == 0:
@@ -76,7 +78,7 @@ def bundle(session: Session) -> trust_pb2.TrustBundle:
         trust_domain=domain.trust_domain, version=domain.bundle_version, create_time=created
     )
     for authority in list_all(session):
-        if authority.state in _IN_BUNDLE:
+        if authority.state in states:
             result.authorities.add(
                 kind=KINDS_BY_NAME[authority.kind],
                 generation=authority.generation,
