@@ -158,16 +158,16 @@ class ControlPlane:
         config = home / "config.toml"
         layout.write_file(config, toml.dumps(settings).encode(), mode=0o600, account=account)
         endpoints = {key: address for key, address in at.items() if key.partition("-")[0] == name}
+        command = self._command(name, account, _MODULES[name], "--config", str(config))
+        child = Supervised(command, self._records, backoff=self._backoff)
         probe: Probe
         if name == "issuer":
             probe = SocketProbe(self._places.operator_socket)
         elif name == "api":
             endpoints = {"rest": self._rest_listen}
-            probe = HttpProbe(self._rest_listen)
+            probe = HttpProbe(self._rest_listen, lambda: child.pid)
         else:
             probe = GrpcProbe(at[name], Role(name), self._operator)
-        command = self._command(name, account, _MODULES[name], "--config", str(config))
-        child = Supervised(command, self._records, backoff=self._backoff)
         return Member(name, account, child, probe, endpoints, settings)
 
     def _command(self, name: str, account: Account, *arguments: str) -> Command:

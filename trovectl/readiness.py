@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -62,11 +63,16 @@ class SocketProbe:
 
 
 class HttpProbe:
-    """GET /healthcheck."""
+    """GET /healthcheck, answered by the very process `pid` names.
 
-    def __init__(self, address: str) -> None:
+    The port of an HTTP server proves nothing: another installation may hold it, and its answer
+    would make ours look ready while it cannot start.
+    """
+
+    def __init__(self, address: str, pid: Callable[[], int]) -> None:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
+        self._pid = pid
 
     async def reason(self) -> str:
         try:
@@ -78,7 +84,7 @@ class HttpProbe:
                         "Connection: close\r\n\r\n"
                     )
                     writer.write(request.encode())
-                    line = (await reader.readline()).decode(errors="replace").split()
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode(errors="replace")
                 finally:
                     writer.close()
                     with contextlib.suppress(OSError):
@@ -87,8 +93,15 @@ class HttpProbe:
             return f"no answer within {_TIMEOUT:g} s"
         except OSError as error:
             return f"does not answer: {error.strerror or error}"
-        status = line[1] if len(line) > 1 else "nothing"
-        return "" if status.startswith("2") else f"/healthcheck answers {status}"
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            return "does not answer in HTTP"
+        first, *headers = head.splitlines() or [""]
+        status = first.split()[1] if len(first.split()) > 1 else "nothing"
+        if not status.startswith("2"):
+            return f"/healthcheck answers {status}"
+        if f"x-process-id: {self._pid()}" not in {header.lower() for header in headers}:
+            return f"another process answers on {self._host}:{self._port}"
+        return ""
 
     async def close(self) -> None:
         """Nothing is kept open."""

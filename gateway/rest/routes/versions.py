@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from aiohttp import web
 
 from gateway.rest.links import Json
@@ -31,8 +33,12 @@ class Versions:
         return answer({"version": self._version(request)})
 
     async def check_health(self, _request: web.Request) -> web.Response:
-        """Whether this process serves; what lies behind it has health checks of its own."""
-        return web.Response(text="OK")
+        """Whether this process serves; what lies behind it has health checks of its own.
+
+        The header tells a supervisor that it asked its own process and not another
+        installation's, which may hold the port.
+        """
+        return web.Response(text="OK", headers={"X-Process-Id": str(os.getpid())})
 
     def _version(self, request: web.Request) -> dict[str, Json]:
         # The one link that keeps the request's scheme.
