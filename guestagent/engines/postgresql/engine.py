@@ -10,14 +10,11 @@ All of it belongs to the engine's user. The agent keeps no copy of the password.
 
 from __future__ import annotations
 
-import datetime as dt
-import os
 import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from guestagent import keys
 from guestagent.engines import (
     Capabilities,
     EngineSpec,
@@ -25,11 +22,12 @@ from guestagent.engines import (
     Probe,
     Process,
 )
+from guestagent.engines.certificate import ensure_certificate, note_use
 from guestagent.engines.postgresql import settings, sql
-from guestagent.engines.postgresql.programs import Programs, last_words
+from guestagent.engines.postgresql.programs import Programs
+from guestagent.engines.tools import Tools, check_socket, last_words
 from guestagent.system import Completed, System
-from trove_grpc import leaves
-from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
+from trove_grpc.errors import ConflictError, InvalidRequestError
 from trove_grpc.gen.common.v1 import engine_pb2
 
 CAPABILITIES = Capabilities(
@@ -44,7 +42,6 @@ _STOP_SECONDS = 60
 _QUERY_SECONDS = 30.0
 _PROBE_SECONDS = 5.0
 _FILE_SECONDS = 30.0
-_LOG_LIMIT_BYTES = 16 * 1024 * 1024
 # Words of a server that runs and is on its way (SQLSTATE 57P03).
 _ON_ITS_WAY = re.compile(r"starting up|in recovery|not yet accepting|shutting down")
 
@@ -62,8 +59,8 @@ class PostgreSQL:
         run_directory: Path,
         programs_directory: Path,
     ) -> None:
-        self._system = system
-        self._programs = Programs(system, directory=programs_directory)
+        self._tools = Tools(system)
+        self._programs = Programs(self._tools, directory=programs_directory)
         self._home = data_directory
         self._cluster = data_directory / "pgdata"
         self._password_file = data_directory / "admin.pgpass"
@@ -77,7 +74,7 @@ class PostgreSQL:
         users: Sequence[engine_pb2.UserSpec],
     ) -> None:
         self._programs.check(spec)
-        settings.check_socket_directory(self._run_directory, spec.port)
+        check_socket(settings.socket_path(self._run_directory, spec.port))
         try:
             settings.postgresql_conf(spec, self._run_directory)
         except ValueError as error:
@@ -90,23 +87,23 @@ class PostgreSQL:
             sql.check_user(user)
 
     async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
-        if await self._read(self._cluster / "PG_VERSION") is None:
+        if await self._tools.read(self._cluster / "PG_VERSION") is None:
             await self._initialise(spec)
-        await self._ensure_certificate(issue)
+        await ensure_certificate(self._tools, self._cluster, issue)
         conf = settings.postgresql_conf(spec, self._run_directory)
-        await self._write(self._cluster / "postgresql.conf", conf)
-        await self._write(self._cluster / "pg_hba.conf", settings.pg_hba_conf())
+        await self._tools.write(self._cluster / "postgresql.conf", conf)
+        await self._tools.write(self._cluster / "pg_hba.conf", settings.pg_hba_conf())
 
     async def start(self, spec: EngineSpec) -> None:
         if await self._postmaster() is not None:
             return
         # What is left of a postmaster that is no more: its pid may belong to somebody else now,
         # and then PostgreSQL would refuse to start.
-        await self._remove(self._cluster / "postmaster.pid")
+        await self._tools.remove(self._cluster / "postmaster.pid")
         arguments = ["start", "-w", "-s", "-t", str(_START_SECONDS), "-l", str(self._log)]
         done = await self._pg_ctl(spec, *arguments, timeout=_START_SECONDS + 10)
         if done.code and await self._postmaster() is None:
-            log = (await self._read(self._log) or b"")[-2000:]
+            log = (await self._tools.read(self._log) or b"")[-2000:]
             raise ConflictError(
                 f"PostgreSQL does not start: {last_words(log or done.stderr)}",
                 reason="ENGINE_START_FAILED",
@@ -154,26 +151,19 @@ class PostgreSQL:
             await self._must_sql(spec, sql.grant_schema(granted), database=database)
 
     async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
-        await self._bound_log()
-        if await self._ensure_certificate(issue):
-            await self._pg_ctl(spec, "reload", "-s", timeout=_QUERY_SECONDS)
-        # statvfs needs to pass the parents only; the directory itself is the engine's.
-        volume = os.statvfs(self._home)
-        measured = await self._programs.run(
-            ["du", "--summarize", "--one-file-system", "--block-size=1", str(self._home)],
-            timeout=_FILE_SECONDS,
-        )
-        used = measured.stdout.split()[:1]  # du ends with 1 when files vanish meanwhile
-        return engine_pb2.VolumeUsage(
-            total_bytes=volume.f_blocks * volume.f_frsize, used_bytes=int(used[0]) if used else 0
-        )
+        await self._tools.bound_log(self._log)
+        if await ensure_certificate(self._tools, self._cluster, issue):
+            done = await self._pg_ctl(spec, "reload", "-s", timeout=_QUERY_SECONDS)
+            if done.code == 0:
+                await note_use(self._tools, self._cluster)
+        return await self._tools.measure(self._home)
 
     async def _initialise(self, spec: EngineSpec) -> None:
         """Create beside, then rename: a cluster exists whole or not at all."""
         password = await self._ensure_password()
         draft = self._cluster.with_name("pgdata.new")
-        await self._remove(draft)
-        await self._programs.must(
+        await self._tools.remove(draft)
+        await self._tools.must(
             [
                 self._programs.path(spec, "initdb"),
                 f"--pgdata={draft}",
@@ -184,62 +174,27 @@ class PostgreSQL:
             timeout=_INITDB_SECONDS,
             stdin=password + b"\n",
         )
-        await self._programs.must(
-            ["mv", "--no-target-directory", str(draft), str(self._cluster)], timeout=_FILE_SECONDS
-        )
-        await self._programs.must(["sync", str(self._home)], timeout=_FILE_SECONDS)
+        await self._tools.publish(draft, self._cluster)
 
     async def _ensure_password(self) -> bytes:
         """The administrator's password; made once and kept, so that a repeat finds its own."""
-        line = await self._read(self._password_file)
+        line = await self._tools.read(self._password_file)
         if line is None:
             line = f"*:*:*:{settings.ADMINISTRATOR}:{secrets.token_urlsafe(32)}\n".encode()
-            await self._write(self._password_file, line)
+            await self._tools.write(self._password_file, line)
         return line.strip().rpartition(b":")[2]
-
-    async def _ensure_certificate(self, issue: IssueCertificate) -> bool:
-        """Have a certificate with a third of its life left; True when there is a new one.
-
-        Key and chain are one file, replaced at once: there is no moment with a wrong pair. The
-        key is stored before it is used, so that a repeat asks for the same certificate.
-        """
-        path, draft = self._cluster / "server.pem", self._cluster / "server.key.new"
-        present = await self._read(path)
-        if present is not None and not _is_due(present):
-            return False
-        known = await self._read(draft)
-        key_pem, csr_der = await keys.request(known)
-        if not known:
-            await self._write(draft, key_pem)
-        issued = await issue(csr_der)
-        await self._write(self._cluster / "root.crt", issued.root_pem)
-        await self._write(path, key_pem + issued.chain_pem)
-        await self._remove(draft)
-        return True
-
-    async def _bound_log(self) -> None:
-        """Keep one old log beside the present one; the server appends, so cutting is safe."""
-        size = await self._programs.run(
-            ["stat", "--format=%s", str(self._log)], timeout=_FILE_SECONDS
-        )
-        if size.code == 0 and int(size.stdout) > _LOG_LIMIT_BYTES:
-            old = self._log.with_suffix(".log.1")
-            await self._programs.must(["cp", str(self._log), str(old)], timeout=_FILE_SECONDS)
-            await self._programs.must(
-                ["truncate", "--size=0", str(self._log)], timeout=_FILE_SECONDS
-            )
 
     async def _postmaster(self) -> int | None:
         """Pid of this cluster's running postmaster.
 
         Its working directory proves that the pid was not taken over by another process since.
         """
-        lines = (await self._read(self._cluster / "postmaster.pid") or b"").split(b"\n")
+        lines = (await self._tools.read(self._cluster / "postmaster.pid") or b"").split(b"\n")
         if not lines[0].strip().isdigit():
             return None
         pid = int(lines[0])
-        found = await self._programs.run(["readlink", f"/proc/{pid}/cwd"], timeout=_FILE_SECONDS)
-        real = await self._programs.run(["readlink", "-f", str(self._cluster)], timeout=5)
+        found = await self._tools.run(["readlink", f"/proc/{pid}/cwd"], timeout=_FILE_SECONDS)
+        real = await self._tools.run(["readlink", "-f", str(self._cluster)], timeout=5)
         return pid if found.stdout and found.stdout == real.stdout else None
 
     async def _names(self, spec: EngineSpec, query: str) -> frozenset[str]:
@@ -270,27 +225,6 @@ class PostgreSQL:
 
     async def _pg_ctl(self, spec: EngineSpec, *arguments: str, timeout: float) -> Completed:
         program = self._programs.path(spec, "pg_ctl")
-        return await self._programs.run(
+        return await self._tools.run(
             [program, "-D", str(self._cluster), *arguments], timeout=timeout
         )
-
-    async def _read(self, path: Path) -> bytes | None:
-        try:
-            return await self._system.read_file(path)
-        except OSError as error:
-            raise UnavailableError(f"cannot read {path}: {error}") from error
-
-    async def _write(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
-        try:
-            await self._system.write_file(path, data, mode=mode)
-        except OSError as error:
-            raise UnavailableError(f"cannot write {path}: {error}") from error
-
-    async def _remove(self, path: Path) -> None:
-        await self._programs.must(["rm", "-rf", "--", str(path)], timeout=_FILE_SECONDS)
-
-
-def _is_due(chain: bytes) -> bool:
-    leaf = leaves.read(chain)
-    life = leaf.not_valid_after - leaf.not_valid_before
-    return dt.datetime.now(dt.UTC) >= leaf.not_valid_after - life / 3

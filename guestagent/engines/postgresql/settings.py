@@ -8,11 +8,8 @@ from pathlib import Path
 from string import Template
 
 from guestagent.engines import EngineSpec
-from trove_grpc.errors import InvalidRequestError
 
 ADMINISTRATOR = "os_admin"  # as Trove's
-# sockaddr_un.sun_path less its NUL; PostgreSQL appends "/.s.PGSQL.<port>".
-_MAX_SOCKET_PATH = 107
 _MIN_MEMORY_MIB = 128
 
 
@@ -35,15 +32,8 @@ def pg_hba_conf() -> bytes:
     return _render("pg_hba.conf.template", administrator=ADMINISTRATOR)
 
 
-def check_socket_directory(directory: Path, port: int) -> None:
-    """Raise InvalidRequestError where the kernel would cut the socket's path."""
-    path = directory / f".s.PGSQL.{port}"
-    if len(str(path).encode()) > _MAX_SOCKET_PATH:
-        raise InvalidRequestError(
-            f"run_directory is too long: {path} has more than {_MAX_SOCKET_PATH} bytes, the limit "
-            f"of a UNIX socket; choose a shorter one",
-            subject=str(directory),
-        )
+def socket_path(directory: Path, port: int) -> Path:
+    return directory / f".s.PGSQL.{port}"
 
 
 def _render(name: str, **values: str) -> bytes:

@@ -4,6 +4,7 @@ import pytest
 
 from guestagent.engines import EngineSpec
 from guestagent.engines.postgresql import settings, sql
+from guestagent.engines.tools import check_socket
 from tests.fakes.scram import verifier
 from trove_grpc.errors import InvalidRequestError
 from trove_grpc.gen.common.v1 import engine_pb2
@@ -77,4 +78,4 @@ def test_host_rules_have_no_line_without_tls():
 
 def test_socket_path_the_kernel_would_cut_is_refused(tmp_path):
     with pytest.raises(InvalidRequestError, match="shorter"):
-        settings.check_socket_directory(tmp_path / ("x" * 100), 5432)
+        check_socket(settings.socket_path(tmp_path / ("x" * 100), 5432))

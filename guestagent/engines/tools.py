@@ -1,0 +1,165 @@
+"""What every engine does with its user's programs and files, in our vocabulary of errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from guestagent.system import Completed, System
+from trove_grpc.errors import ConflictError, DeadlineError, InvalidRequestError, UnavailableError
+from trove_grpc.gen.common.v1 import engine_pb2
+
+_FILE_SECONDS = 30.0
+_LOG_LIMIT_BYTES = 16 * 1024 * 1024
+_MAX_ERROR_TEXT = 400
+# sockaddr_un.sun_path less its NUL.
+_MAX_SOCKET_PATH = 107
+_HELD = 99
+# $1 lock, $2 log, $3 directory, then the server. The lock is taken before anything forks and
+# goes with the server's process: there is no moment in which it runs and nobody knows.
+_SPAWN = """
+exec 9>>"$1" || exit 98
+flock --nonblock 9 || exit 99
+lock=$1 log=$2
+cd "$3" && shift 3 || exit 97
+exec setsid --fork sh -c 'echo $$ >"$0" && exec "$@"' "$lock" "$@" >>"$log" 2>&1 </dev/null
+"""
+
+
+class Tools:
+    """Programs and files of the engine's user."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        environment: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """Run to the end, whatever its status."""
+        try:
+            return await self._system.run(
+                argv, timeout=timeout, stdin=stdin, environment=environment
+            )
+        except TimeoutError as error:
+            raise DeadlineError(str(error), subject=argv[0]) from error
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot run {argv[0]} as the engine's user: {error}"
+            ) from error
+
+    async def must(
+        self, argv: Sequence[str], *, timeout: float = _FILE_SECONDS, stdin: bytes = b""
+    ) -> Completed:
+        """Run to the end; raises ConflictError with the program's last words when it fails."""
+        done = await self.run(argv, timeout=timeout, stdin=stdin)
+        if done.code:
+            raise ConflictError(
+                f"{Path(argv[0]).name} failed with status {done.code}: {last_words(done.stderr)}",
+                reason="ENGINE_COMMAND_FAILED",
+                subject=argv[0],
+            )
+        return done
+
+    async def read(self, path: Path) -> bytes | None:
+        try:
+            return await self._system.read_file(path)
+        except OSError as error:
+            raise UnavailableError(f"cannot read {path}: {error}") from error
+
+    async def write(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        try:
+            await self._system.write_file(path, data, mode=mode)
+        except OSError as error:
+            raise UnavailableError(f"cannot write {path}: {error}") from error
+
+    async def remove(self, path: Path) -> None:
+        await self.must(["rm", "-rf", "--", str(path)])
+
+    async def exists(self, path: Path) -> bool:
+        return (await self.run(["test", "-e", str(path)], timeout=_FILE_SECONDS)).code == 0
+
+    async def publish(self, draft: Path, final: Path) -> None:
+        """Give a finished draft its name: `final` exists whole or not at all."""
+        await self.must(["mv", "--no-target-directory", str(draft), str(final)])
+        await self.must(["sync", str(final.parent)])
+
+    async def measure(self, directory: Path) -> engine_pb2.VolumeUsage:
+        """The size of the volume, and what is used below `directory`."""
+        # statvfs needs to pass the parents only; the directory itself is the engine's.
+        volume = os.statvfs(directory)
+        measured = await self.run(
+            ["du", "--summarize", "--one-file-system", "--block-size=1", str(directory)],
+            timeout=_FILE_SECONDS,
+        )
+        used = measured.stdout.split()[:1]  # du ends with 1 when files vanish meanwhile
+        return engine_pb2.VolumeUsage(
+            total_bytes=volume.f_blocks * volume.f_frsize, used_bytes=int(used[0]) if used else 0
+        )
+
+    async def bound_log(self, log: Path) -> None:
+        """Keep one old log beside the present one; the server appends, so cutting is safe."""
+        size = await self.run(["stat", "--format=%s", str(log)], timeout=_FILE_SECONDS)
+        if size.code == 0 and int(size.stdout) > _LOG_LIMIT_BYTES:
+            await self.must(["cp", str(log), f"{log}.1"])
+            await self.must(["truncate", "--size=0", str(log)])
+
+    # A server that does not become a daemon by itself: its lock file is held as long as it lives,
+    # and contains its pid.
+
+    async def spawn(self, argv: Sequence[str], *, directory: Path, lock: Path, log: Path) -> bool:
+        """Start a server in `directory`; False when the lock says that it runs already."""
+        done = await self.run(
+            ["sh", "-c", _SPAWN, "sh", str(lock), str(log), str(directory), *argv],
+            timeout=_FILE_SECONDS,
+        )
+        if done.code not in (0, _HELD):
+            raise ConflictError(
+                f"cannot start {argv[0]}: {last_words(done.stderr)}", reason="ENGINE_START_FAILED"
+            )
+        return done.code == 0
+
+    async def is_running(self, lock: Path) -> bool:
+        """Whether the server of this lock lives, whoever started it."""
+        if not await self.exists(lock):
+            return False
+        return not await self.has_ended(lock, within=0)
+
+    async def has_ended(self, lock: Path, *, within: float) -> bool:
+        """Wait up to `within` seconds for the server of this lock to end."""
+        done = await self.run(
+            [
+                *("flock", "--shared", f"--timeout={within:g}"),
+                *(f"--conflict-exit-code={_HELD}", str(lock), "true"),
+            ],
+            timeout=within + _FILE_SECONDS,
+        )
+        return done.code != _HELD
+
+    async def terminate(self, lock: Path) -> None:
+        """Ask the server of this lock to end (SIGTERM)."""
+        pid = (await self.read(lock) or b"").strip()
+        if pid.isdigit() and await self.is_running(lock):
+            await self.run(["sh", "-c", 'kill -TERM "$1"', "sh", pid.decode()], timeout=5)
+
+
+def last_words(output: bytes) -> str:
+    """The end of a program's error output, on one line, for people."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+    text = " | ".join(line for line in lines if line)
+    return text[-_MAX_ERROR_TEXT:] or "it said nothing"
+
+
+def check_socket(path: Path) -> None:
+    """Raise InvalidRequestError where the kernel would cut a socket's path."""
+    if len(str(path).encode()) > _MAX_SOCKET_PATH:
+        raise InvalidRequestError(
+            f"run_directory is too long: {path} has more than {_MAX_SOCKET_PATH} bytes, the limit "
+            f"of a UNIX socket; choose a shorter one",
+            subject=str(path.parent),
+        )
