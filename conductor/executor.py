@@ -4,6 +4,9 @@ Measured (performance §4): asynchronous drivers cost up to ten times as much pe
 one writer thread, so that writers queue here in order instead of racing for its lock, and several
 read-only readers beside it (WAL). When `queue` calls wait already, the next is refused at once
 with OverloadedError: the caller can retry, while a growing queue would only make all of them late.
+
+PostgreSQL and MariaDB both run at READ COMMITTED: MariaDB's own default would go on reading the
+snapshot of the transaction's start after it waited for a lock.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import random
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -23,6 +29,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
+from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError, OverloadedError, StaleError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -31,24 +38,32 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _BUSY_TIMEOUT = dt.timedelta(seconds=10)
-_ATTEMPTS = 3
-# PostgreSQL: serialization_failure, deadlock_detected. MySQL, MariaDB: lock wait, deadlock.
-_RETRIED_SQLSTATES = frozenset({"40001", "40P01"})
-_RETRIED_MYSQL_CODES = frozenset({1205, 1213})
+_ATTEMPTS = 5
+# Apart, or two that met in a deadlock meet again. Seconds, times the attempt.
+_LONGEST_PAUSE = 0.02
 
 
 class Database:
     """Runs functions of a session in transactions, off the event loop."""
 
-    def __init__(self, url: str, *, threads: int = 4, queue: int = 512) -> None:
+    def __init__(
+        self, url: str, *, password_file: Path | None = None, threads: int = 4, queue: int = 512
+    ) -> None:
+        databases.check("database_url", url, password_file=password_file)
         self._url = make_url(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         if self.is_sqlite and not self._url.database:
             raise InvalidRequestError("database_url: SQLite needs a file, it is shared by threads")
         writers = 1 if self.is_sqlite else threads
-        self._write_engine = _engine(self._url, writers, read_only=False)
+        self._write_engine = (
+            _sqlite_engine(self._url, writers, read_only=False)
+            if self.is_sqlite
+            else _server_engine(self._url, threads, password_file)
+        )
         self._read_engine = (
-            _engine(self._url, threads, read_only=True) if self.is_sqlite else self._write_engine
+            _sqlite_engine(self._url, threads, read_only=True)
+            if self.is_sqlite
+            else self._write_engine
         )
         self._writer = ThreadPoolExecutor(writers, thread_name_prefix="database-write")
         self._reader = ThreadPoolExecutor(threads, thread_name_prefix="database-read")
@@ -126,7 +141,8 @@ def _transact(engine: sa.Engine, work: Callable[[Session], T]) -> T:
         except exc.DataError as error:
             raise InvalidRequestError("a value is too large or not storable text") from error
         except exc.DBAPIError as error:
-            if _may_be_repeated(error) and attempt < _ATTEMPTS:
+            if databases.is_deadlock(error.orig) and attempt < _ATTEMPTS:
+                time.sleep(random.uniform(0, attempt * _LONGEST_PAUSE))  # noqa: S311  no secret
                 continue
             if not isinstance(error, (exc.OperationalError, exc.InterfaceError)):
                 raise
@@ -142,18 +158,28 @@ def _transact(engine: sa.Engine, work: Callable[[Session], T]) -> T:
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _may_be_repeated(error: exc.DBAPIError) -> bool:
-    if getattr(error.orig, "sqlstate", None) in _RETRIED_SQLSTATES:
-        return True
-    arguments: list[object] = list(getattr(error.orig, "args", ()))
-    return bool(arguments) and arguments[0] in _RETRIED_MYSQL_CODES
+def _server_engine(url: URL, threads: int, password_file: Path | None) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        pool_size=2 * threads,
+        max_overflow=0,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+        connect_args=databases.connect_arguments(url.get_backend_name()),
+        hide_parameters=True,
+    )
+    if password_file is not None:
+
+        @event.listens_for(engine, "do_connect")
+        def give_password(
+            _dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]
+        ) -> None:
+            parameters["password"] = databases.read_password(password_file)
+
+    return engine
 
 
-def _engine(url: URL, threads: int, *, read_only: bool) -> sa.Engine:
-    if url.get_backend_name() != "sqlite":
-        return sa.create_engine(
-            url, pool_size=2 * threads, max_overflow=0, pool_pre_ping=True, hide_parameters=True
-        )
+def _sqlite_engine(url: URL, threads: int, *, read_only: bool) -> sa.Engine:
     engine = sa.create_engine(
         url,
         pool_size=threads,

@@ -48,6 +48,8 @@ class Instant(TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
+# MariaDB's BLOB ends at 64 KiB.
+Sealed = LargeBinary(4 * 1024 * 1024).with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
 Id = String(36)
 TenantId = String(64)
 Name = String(255)
@@ -204,7 +206,7 @@ class OperationSecret(Base):
     __tablename__ = "operation_secrets"
 
     operation_id: Mapped[str] = mapped_column(Id, ForeignKey("operations.id"), primary_key=True)
-    sealed: Mapped[bytes] = mapped_column(LargeBinary(4 * 1024 * 1024))
+    sealed: Mapped[bytes] = mapped_column(Sealed)
 
 
 class CreateRequest(Base):

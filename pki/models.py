@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 # Constraint names are part of the schema: migrations on another engine must find them.
@@ -18,15 +19,17 @@ _NAMING = {
 
 
 class UtcDateTime(sa.types.TypeDecorator[dt.datetime]):
-    """An instant. SQLite keeps no time zone, so everything is UTC on the way in and out."""
+    """An instant, to the microsecond. SQLite and MariaDB keep no time zone: all is UTC there."""
 
-    impl = sa.DateTime(timezone=True)
+    impl = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     cache_ok = True
 
     def process_bind_param(
         self, value: dt.datetime | None, dialect: sa.engine.Dialect
     ) -> dt.datetime | None:
-        return None if value is None else value.astimezone(dt.UTC)
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(dt.UTC).replace(tzinfo=None)
 
     def process_result_value(
         self, value: Any | None, dialect: sa.engine.Dialect
@@ -34,7 +37,12 @@ class UtcDateTime(sa.types.TypeDecorator[dt.datetime]):
         if value is None:
             return None
         moment: dt.datetime = value
-        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+        return (
+            moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+        )
+
+
+_HASH = sa.LargeBinary(32).with_variant(mysql.TINYBLOB(), "mysql", "mariadb")
 
 
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
@@ -112,7 +120,7 @@ class Token(Base):
 
     token_id: Mapped[str] = mapped_column(primary_key=True)  # public, for records
     lookup: Mapped[str]  # part of the token: who knows it could burn it
-    secret_hash: Mapped[bytes] = mapped_column(sa.LargeBinary(32))
+    secret_hash: Mapped[bytes] = mapped_column(_HASH)
     instance_id: Mapped[str]
     actor: Mapped[str]
     create_time: Mapped[dt.datetime]

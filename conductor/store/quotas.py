@@ -147,19 +147,26 @@ def _limits(session: Session, tenant_id: str, defaults: Quotas) -> dict[str, int
 def _add_reserved(
     session: Session, tenant_id: str, resource: str, amount: int, limit: int
 ) -> bool:
-    insert_if_absent(
-        session,
-        QuotaUsage,
-        {"tenant_id": tenant_id, "resource": resource, "in_use": 0, "reserved": 0},
-    )
+    is_counter = sa.and_(QuotaUsage.tenant_id == tenant_id, QuotaUsage.resource == resource)
     statement = (
         sa.update(QuotaUsage)
-        .where(QuotaUsage.tenant_id == tenant_id, QuotaUsage.resource == resource)
+        .where(is_counter)
         .values(reserved=QuotaUsage.reserved + amount)
         .execution_options(synchronize_session=False)
     )
     if limit != UNLIMITED:
         statement = statement.where(QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit)
+    if session.execute(statement).rowcount:  # type: ignore[attr-defined]
+        return True
+    # Not inserted first: on MariaDB an insert that finds the row takes a shared lock, and two
+    # creates that both want to update it next are a deadlock.
+    if session.scalar(sa.select(sa.exists().where(is_counter))):
+        return False
+    insert_if_absent(
+        session,
+        QuotaUsage,
+        {"tenant_id": tenant_id, "resource": resource, "in_use": 0, "reserved": 0},
+    )
     return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 

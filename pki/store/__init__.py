@@ -7,6 +7,8 @@ has one thread, since it has one writer; a server database has several.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +19,8 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from trove_grpc.errors import OverloadedError, StaleError, UnavailableError
+from trove_grpc import databases
+from trove_grpc.errors import InvalidRequestError, OverloadedError, StaleError, UnavailableError
 
 Result = TypeVar("Result")
 
@@ -26,17 +29,29 @@ _SERVER_WORKERS = 4
 # Calls that may wait for a thread; at 1 ms a transaction the last one waits half a second.
 _MAX_WAITING = 512
 _BUSY_TIMEOUT_MS = 10_000
+_ATTEMPTS = 5
+# Apart, or two that met in a deadlock meet again. Seconds, times the attempt.
+_LONGEST_PAUSE = 0.02
 
 
 class Store:
     """Runs functions of a session, each in one transaction."""
 
-    def __init__(self, database_url: str, *, max_waiting: int = _MAX_WAITING) -> None:
-        self.engine = sa.create_engine(database_url, pool_pre_ping=True)
-        is_sqlite = self.engine.dialect.name == "sqlite"
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        password_file: Path | None = None,
+        max_waiting: int = _MAX_WAITING,
+    ) -> None:
+        backend = databases.check("database_url", database_url, password_file=password_file)
+        is_sqlite = backend == databases.SQLITE
         if is_sqlite:
+            self.engine = sa.create_engine(database_url, pool_pre_ping=True, hide_parameters=True)
             sa.event.listen(self.engine, "connect", _prepare_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            self.engine = _server_engine(database_url, backend, password_file)
         self._executor = ThreadPoolExecutor(
             1 if is_sqlite else _SERVER_WORKERS, thread_name_prefix="pki-store"
         )
@@ -48,22 +63,42 @@ class Store:
         config = alembic.config.Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         try:
-            with self.engine.connect() as connection:
+            with self.engine.connect() as connection, databases.migrating(connection):
+                self._refuse_foreign_tables(connection)
                 config.attributes["connection"] = connection
                 alembic.command.upgrade(config, "head")
         except sa.exc.OperationalError as error:
             raise self._away(error) from error
 
+    def _refuse_foreign_tables(self, connection: sa.Connection) -> None:
+        present = set(sa.inspect(connection).get_table_names())
+        if "alembic_version" in present and "authorities" not in present:
+            url = self.engine.url.render_as_string(hide_password=True)
+            raise InvalidRequestError(
+                f"the database {url} holds tables of something else; give the issuer a database "
+                "of its own"
+            )
+
     def run_now(self, function: Callable[[Session], Result]) -> Result:
-        """Run `function` in one transaction on this thread."""
-        try:
-            with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                return function(session)
-        except sa.exc.IntegrityError as error:
-            # Two transactions wrote the same key; the repeated one will find the other's row.
-            raise StaleError("another call was faster; repeat this one") from error
-        except sa.exc.OperationalError as error:
-            raise self._away(error) from error
+        """Run `function` in one transaction on this thread.
+
+        A deadlock runs it again: MariaDB finds some that the other databases do not have.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                    return function(session)
+            except sa.exc.IntegrityError as error:
+                # Two transactions wrote the same key; the repeated one will find the other's row.
+                raise StaleError("another call was faster; repeat this one") from error
+            except sa.exc.OperationalError as error:
+                if attempt < _ATTEMPTS and databases.is_deadlock(error.orig):
+                    time.sleep(random.uniform(0, attempt * _LONGEST_PAUSE))  # noqa: S311  no secret
+                    continue
+                raise self._away(error) from error
+            except (sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+                raise self._away(error) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def run(self, function: Callable[[Session], Result]) -> Result:
         """Run `function` in one transaction on a thread of ours.
@@ -87,9 +122,34 @@ class Store:
     def _forget(self, _done: object) -> None:
         self._waiting -= 1
 
-    def _away(self, error: sa.exc.OperationalError) -> UnavailableError:
+    def _away(self, error: sa.exc.SQLAlchemyError) -> UnavailableError:
         url = self.engine.url.render_as_string(hide_password=True)
-        return UnavailableError(f"the issuer's database {url} does not answer: {error.orig}")
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else "no free connection"
+        return UnavailableError(
+            f"the issuer's database {url} does not answer: {cause}", reason="DATABASE_UNAVAILABLE"
+        )
+
+
+def _server_engine(url: str, backend: str, password_file: Path | None) -> sa.Engine:
+    engine = sa.create_engine(
+        url,
+        pool_size=_SERVER_WORKERS + 1,  # and `run_now`
+        max_overflow=0,
+        pool_pre_ping=True,
+        # MariaDB's default would go on reading the snapshot from before it waited for a lock.
+        isolation_level="READ COMMITTED",
+        connect_args=databases.connect_arguments(backend),
+        hide_parameters=True,
+    )
+    if password_file is not None:
+
+        @sa.event.listens_for(engine, "do_connect")
+        def give_password(
+            _dialect: object, _record: object, _arguments: object, parameters: dict[str, Any]
+        ) -> None:
+            parameters["password"] = databases.read_password(password_file)
+
+    return engine
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -12,6 +12,8 @@ down_revision = None
 # As conductor.models.Instant was when this was written; a migration follows no later change.
 INSTANT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
+SEALED = sa.LargeBinary(length=4194304).with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+
 
 def upgrade() -> None:
     op.create_table(
@@ -262,7 +264,7 @@ def upgrade() -> None:
     op.create_table(
         "operation_secrets",
         sa.Column("operation_id", sa.String(length=36), nullable=False),
-        sa.Column("sealed", sa.LargeBinary(length=4194304), nullable=False),
+        sa.Column("sealed", SEALED, nullable=False),
         sa.ForeignKeyConstraint(
             ["operation_id"], ["operations.id"], name=op.f("fk_operation_secrets_operation_id")
         ),

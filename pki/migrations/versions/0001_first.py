@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 
 revision = "0001"
 down_revision = None
 
 _TEXT = sa.String(255)
-_TIME = sa.DateTime(timezone=True)
+_TIME = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+_HASH = sa.LargeBinary(length=32).with_variant(mysql.TINYBLOB(), "mysql", "mariadb")
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -110,7 +112,7 @@ def upgrade() -> None:
         "tokens",
         sa.Column("token_id", _TEXT, nullable=False),
         sa.Column("lookup", _TEXT, nullable=False),
-        sa.Column("secret_hash", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("secret_hash", _HASH, nullable=False),
         sa.Column("instance_id", _TEXT, nullable=False),
         sa.Column("actor", _TEXT, nullable=False),
         sa.Column("create_time", _TIME, nullable=False),

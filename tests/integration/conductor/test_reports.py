@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import psycopg
 import pytest
 
 from conductor.executor import Database
@@ -24,6 +23,8 @@ from tests.fakes.conductor_client import (
     heartbeat,
 )
 from tests.fakes.control_plane import RunningConductor, running_conductor
+from tests.fakes.database_servers import KINDS
+from tests.fakes.state_databases import ServerOf
 from trove_grpc.client import call
 from trove_grpc.errors import (
     ConflictError,
@@ -212,13 +213,15 @@ async def test_heartbeats_go_on_in_a_restarted_conductor(
         assert await client.open_session(instance) == epoch + 1
 
 
+@pytest.mark.parametrize("kind", KINDS)
 async def test_two_conductors_show_one_guest_alike(
-    tmp_path: Path, authority: TestAuthority, clock: Clock, postgresql: str
+    tmp_path: Path,
+    authority: TestAuthority,
+    clock: Clock,
+    database_servers: ServerOf,
+    kind: str,
 ) -> None:
-    name = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(host=postgresql, user="postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    url = f"postgresql+psycopg://postgres@/{name}?host={postgresql}"
+    url = database_servers(kind).new_database()
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     key = tmp_path / "sealing.key"

@@ -52,6 +52,18 @@ async def test_same_request_id_of_another_tenant_is_another_create(database: Dat
     )
 
 
+async def test_request_ids_are_compared_to_the_letter(database: Database) -> None:
+    made = [await create(database, request_id=name) for name in ("a", "A", "á", "a ")]
+    assert len(set(made)) == 4
+
+
+async def test_times_keep_their_microseconds(database: Database) -> None:
+    moment = NOW + dt.timedelta(microseconds=123_456)
+    instance, _ = await create(database, now=moment)
+    record = await database.read(instances.get_instance, instance_id=instance)
+    assert record.instance.create_time == moment
+
+
 async def test_request_id_used_for_something_else_is_refused(database: Database) -> None:
     await create(database, request_id="r1")
     with pytest.raises(ConflictError) as caught:

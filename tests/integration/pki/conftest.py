@@ -22,15 +22,17 @@ from pki.issuer import bootstrap, inventory, process
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
 from pki.issuer.services import Services
-from pki.models import Base, Certificate
+from pki.models import Certificate
 from pki.requests import new_key
 from pki.store import Store, denials
 from tests.fakes.custody import MemoryCustody
-from tests.fakes.postgresql_server import postgresql_server
+from tests.fakes.state_databases import database_servers, database_url
 from trove_grpc.client import PeerChannel
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
 from trove_grpc.identity import Role
 from trove_grpc.tls import IdentityDirectory
+
+__all__ = ["database_servers", "database_url"]
 
 TENANT = "tenant-1"
 NOW = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
@@ -54,27 +56,6 @@ def private_directory() -> Iterator[Path]:
     # pytest's own paths are too long for a UNIX socket.
     with tempfile.TemporaryDirectory(prefix="trove-pki-") as name:
         yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
-    with postgresql_server() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, private_directory: Path) -> Iterator[str]:
-    """An empty database, on each engine the issuer runs on."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{private_directory / 'pki.db'}"
-        return
-    url = request.getfixturevalue("postgresql_url")
-    yield url
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
-    engine.dispose()
 
 
 class Desk:
