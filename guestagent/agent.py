@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import hashlib
 import logging
 import random
 import uuid
-from importlib import metadata
 from pathlib import Path
 
+import guestagent
 from guestagent.commands import Commands
 from guestagent.config import Config
 from guestagent.connection import Connection
@@ -28,6 +27,7 @@ from guestagent.watcher import Patience, Watcher
 from trove_grpc import context
 from trove_grpc.client import call
 from trove_grpc.errors import TroveError
+from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.gen.guest.v1 import (
     guest_session_service_pb2 as session_pb2,
 )
@@ -95,7 +95,7 @@ class Agent:
     # What a session tells us.
 
     def on_welcome(self, welcome: session_pb2.Welcome) -> None:
-        self.identity.note_server_time(welcome.server_time.ToDatetime(dt.UTC))
+        self.identity.note_server_time(welcome.server_time)
         self.on_settings(welcome.settings)
         self.on_bundle(welcome.bundle_version)
 
@@ -127,15 +127,20 @@ class Agent:
             agent_version=self._me.agent_version,
             capabilities=sorted(self.watcher.engine.capabilities.actions),
             bundle_version=self.identity.directory.bundle().version,
-            observation=self.watcher.observation(),
+            observation=self._observation(),
         )
         hello.guest_time.GetCurrentTime()
         return hello
 
+    def _observation(self) -> engine_pb2.Observation:
+        """What the engine is like; where nothing is wrong with it, what else is."""
+        observation = self.watcher.observation()
+        if observation.state == engine_pb2.ENGINE_STATE_HEALTHY and not observation.reason:
+            observation.reason = self.identity.clock_problem
+        return observation
+
     def _tell_change(self) -> None:
-        change = session_pb2.Change(
-            change_id=str(uuid.uuid4()), observation=self.watcher.observation()
-        )
+        change = session_pb2.Change(change_id=str(uuid.uuid4()), observation=self._observation())
         self.outbox.put_change(change)
 
     async def _beat(self) -> None:
@@ -149,7 +154,7 @@ class Agent:
             if self.connection.is_open:
                 self.outbox.put_heartbeat(
                     session_pb2.Heartbeat(
-                        observation=self.watcher.observation(),
+                        observation=self._observation(),
                         bundle_version=self.identity.directory.bundle().version,
                     )
                 )
@@ -190,15 +195,8 @@ def describe_self(instance_id: str) -> Self:
         instance_id=instance_id,
         boot_id=f"{boot}.{uuid.uuid4()}",
         machine_id_hash=hashlib.sha256(text.encode()).hexdigest(),
-        agent_version=_version(),
+        agent_version=guestagent.__version__,
     )
-
-
-def _version() -> str:
-    try:
-        return metadata.version("trove-grpc")
-    except metadata.PackageNotFoundError:  # run from a copied tree
-        return "0+unknown"
 
 
 def _patience(config: Config) -> Patience:
