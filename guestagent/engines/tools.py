@@ -6,8 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from guestagent.system import Completed, System
-from trove_grpc.errors import ConflictError, DeadlineError, InvalidRequestError, UnavailableError
+from guestagent.system import Completed, LauncherError, System
+from trove_grpc.errors import (
+    ConflictError,
+    DeadlineError,
+    InvalidRequestError,
+    TroveError,
+    UnavailableError,
+)
 from trove_grpc.gen.common.v1 import engine_pb2
 
 _FILE_SECONDS = 30.0
@@ -49,9 +55,7 @@ class Tools:
         except TimeoutError as error:
             raise DeadlineError(str(error), subject=argv[0]) from error
         except OSError as error:
-            raise UnavailableError(
-                f"cannot run {argv[0]} as the engine's user: {error}"
-            ) from error
+            raise _failure(f"cannot run {argv[0]} as the engine's user", error) from error
 
     async def must(
         self, argv: Sequence[str], *, timeout: float = _FILE_SECONDS, stdin: bytes = b""
@@ -70,13 +74,13 @@ class Tools:
         try:
             return await self._system.read_file(path)
         except OSError as error:
-            raise UnavailableError(f"cannot read {path}: {error}") from error
+            raise _failure(f"cannot read {path}", error) from error
 
     async def write(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         try:
             await self._system.write_file(path, data, mode=mode)
         except OSError as error:
-            raise UnavailableError(f"cannot write {path}: {error}") from error
+            raise _failure(f"cannot write {path}", error) from error
 
     async def remove(self, path: Path) -> None:
         await self.must(["rm", "-rf", "--", str(path)])
@@ -146,6 +150,19 @@ class Tools:
         pid = (await self.read(lock) or b"").strip()
         if pid.isdigit() and await self.is_running(lock):
             await self.run(["sh", "-c", 'kill -TERM "$1"', "sh", pid.decode()], timeout=5)
+
+
+def _failure(what: str, error: OSError) -> TroveError:
+    """What a failed program or file means to whoever sent the command.
+
+    A launcher that is away comes back, so the command may be repeated; a missing program or
+    directory and a full disk do not heal by asking again, and must be said at once.
+    """
+    if isinstance(error, LauncherError):
+        return UnavailableError(f"{what}: {error}")
+    return ConflictError(
+        f"{what}: {error}; see the guest's disk and installation", reason="ENGINE_FILES"
+    )
 
 
 def last_words(output: bytes) -> str:
