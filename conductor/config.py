@@ -6,6 +6,7 @@ import datetime as dt
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError
 
 _LONGEST_PERSIST_INTERVAL = dt.timedelta(seconds=30)
@@ -56,11 +57,14 @@ class Config:
 
     # Directory of this process's identity (key, certificates, trust bundle).
     identity: Path
-    # SQLAlchemy URL. SQLite needs no server and allows one conductor; PostgreSQL several.
+    # SQLAlchemy URL, without a password. SQLite needs no server and allows one conductor;
+    # PostgreSQL and MariaDB allow several.
     database_url: str
     # 32 random bytes that seal operation secrets; created at the first start. All conductors
     # of one database share it.
     sealing_key_file: Path
+    # File of mode 0600 with the database user's password; read for every new connection.
+    database_password_file: Path | None = None
     # "address:port" of the internal listener; port 0 takes any free one.
     listen: str = "127.0.0.1:0"
     # Addresses of the issuer, for renewing our own certificate. Empty: nobody renews it (tests).
@@ -90,6 +94,9 @@ class Config:
     drain_timeout: dt.timedelta = dt.timedelta(seconds=5)
 
     def __post_init__(self) -> None:
+        databases.check(
+            "database_url", self.database_url, password_file=self.database_password_file
+        )
         if self.presence_deadline < 2 * self.heartbeat_interval:
             raise InvalidRequestError(
                 "presence_deadline must be at least twice heartbeat_interval, "

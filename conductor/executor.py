@@ -96,6 +96,10 @@ class Database:
             lambda: _transact(self._write_engine, lambda s: query(s, *args, **kwargs)),
         )
 
+    async def check(self) -> None:
+        """Ask the database for nothing; raises UnavailableError when it does not answer."""
+        await self.read(lambda session: session.execute(sa.text("SELECT 1")).one())
+
     async def _submit(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._waiting >= self._queue:
             raise OverloadedError(

@@ -21,7 +21,7 @@ from conductor.services.operations import OperationService
 from conductor.services.reports import ReportService
 from conductor.store import datastores, reports
 from pki.renewal import ServiceRenewer
-from trove_grpc import process
+from trove_grpc import process, readiness
 from trove_grpc.client import PeerChannel
 from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
@@ -79,6 +79,9 @@ async def serve(
                 started.set_result(server.port)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_tidy(config, database, presence, stop, now), name="tidy")
+                tasks.create_task(
+                    readiness.follow([server], database.check, stop), name="readiness"
+                )
                 if config.issuer:
                     tasks.create_task(_renew_identity(config, identity, stop), name="renew")
                 await stop.wait()
@@ -119,7 +122,10 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
 @contextlib.asynccontextmanager
 async def _open_database(config: Config) -> AsyncIterator[Database]:
     database = Database(
-        config.database_url, threads=config.database_threads, queue=config.database_queue
+        config.database_url,
+        password_file=config.database_password_file,
+        threads=config.database_threads,
+        queue=config.database_queue,
     )
     try:
         await asyncio.to_thread(schema.upgrade, database)

@@ -64,7 +64,7 @@ def _init(options: argparse.Namespace) -> int:
     )
     custody = FileCustody(settings.custody_directory, settings.passphrase_file)
     custody.prepare()
-    store = Store(settings.database_url)
+    store = Store(settings.database_url, password_file=settings.database_password_file)
     try:
         store.migrate()
         now = dt.datetime.now(dt.UTC)

@@ -93,22 +93,29 @@ def connect_arguments(backend: str) -> dict[str, Any]:
 
 
 def read_password(path: Path) -> str:
-    """The first line of a private file; raises InvalidRequestError for any other."""
+    """The first line of a private file; raises UnavailableError for any other.
+
+    That is what a caller meets when the file vanishes while we run.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(handle, encoding="utf-8") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_mode & _OTHERS_BITS:
-                raise InvalidRequestError(
-                    f"the password file {path} must be a plain file of mode 0600"
-                )
+                raise _unusable(path, "must be a plain file of mode 0600")
             password = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise InvalidRequestError(f"cannot read the password file {path}: {reason}") from error
+        raise _unusable(path, f"cannot be read: {reason}") from error
     if not password:
-        raise InvalidRequestError(f"the password file {path} is empty")
+        raise _unusable(path, "is empty")
     return password
+
+
+def _unusable(path: Path, why: str) -> UnavailableError:
+    return UnavailableError(
+        f"the database's password file {path} {why}", reason="DATABASE_UNAVAILABLE"
+    )
 
 
 def is_deadlock(error: object) -> bool:

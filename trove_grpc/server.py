@@ -61,8 +61,13 @@ class Server:
 
     async def start(self) -> None:
         await self.server.start()
+        await self.set_serving(True)
+
+    async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  one value, one meaning
+        """Tell grpc.health; has no effect once `stop` was called."""
         if self.health is not None:
-            await self.health.set("", health_pb2.HealthCheckResponse.SERVING)
+            states = health_pb2.HealthCheckResponse
+            await self.health.set("", states.SERVING if is_serving else states.NOT_SERVING)
 
     async def stop(self, grace: float) -> None:
         """Say NOT_SERVING, let calls end for `grace` seconds, then cut them."""

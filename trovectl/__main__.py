@@ -14,7 +14,7 @@ from typing import Any
 
 from trove_grpc import logs, process
 from trove_grpc.errors import InvalidRequestError, TroveError
-from trovectl import demo, down, ports, status, up
+from trovectl import demo, down, ports, state_databases, status, up
 from trovectl.client import Installation
 from trovectl.layout import Layout
 from trovectl.plane import NAMES
@@ -66,6 +66,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PROCESS.SETTING=VALUE",
         help=f"a setting of {', '.join(NAMES)} or agent, as in its config.toml; repeatable",
     )
+    upwards.add_argument(
+        "--database-url",
+        action="append",
+        default=[],
+        metavar="[PROCESS=]URL",
+        help="PostgreSQL or MariaDB instead of SQLite, without a password; PROCESS is conductor "
+        "(default), issuer or taskmanager; repeatable",
+    )
+    upwards.add_argument(
+        "--database-password-file",
+        action="append",
+        default=[],
+        metavar="[PROCESS=]FILE",
+        help="file of mode 0600 with the password for that URL; repeatable",
+    )
     verb("down", _down, "Stop what `up` started.")
     for name, run, summary in (
         ("status", _status, "Show processes, instances and guests."),
@@ -108,6 +123,9 @@ def _up(options: argparse.Namespace) -> int:
         rest_listen=options.rest_listen,
         users=options.users,
         overrides=_overrides(options.settings),
+        state_databases=state_databases.parse(
+            options.database_url, options.database_password_file
+        ),
     )
 
     async def serve(stop: asyncio.Event) -> None:

@@ -22,6 +22,7 @@ from trovectl.layout import Layout
 from trovectl.readiness import GrpcProbe, HttpProbe, Probe, SocketProbe
 from trovectl.records import Records
 from trovectl.runtime import Runtime
+from trovectl.state_databases import StateDatabase
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ _READY_POLL_SECONDS = 0.1
 # A process that died so often before it was ever ready will not become so.
 _START_ATTEMPTS = 3
 _INIT_SECONDS = 60.0
+# A copy below the process's own directory: its user must be able to read it.
+_DATABASE_SECRET = "database.password"  # noqa: S105  a file's name
 
 
 @dataclass(slots=True)
@@ -67,6 +70,7 @@ class ControlPlane:
         backoff: Backoff,
         rest_listen: str,
         overrides: Mapping[str, Mapping[str, Any]],
+        state_databases: Mapping[str, StateDatabase],
         datastores: Mapping[str, Any],
     ) -> None:
         self._datastores = datastores
@@ -77,6 +81,7 @@ class ControlPlane:
         self._backoff = backoff
         self._rest_listen = rest_listen
         self._overrides = overrides
+        self._state_databases = state_databases
         self._operator = IdentityDirectory(places.operator)
         self.members: list[Member] = []
 
@@ -148,6 +153,9 @@ class ControlPlane:
         }
         for name, own in settings.items():
             own["identity"] = home[name] / "identity"
+            if name in self._state_databases:
+                password_file = home[name] / _DATABASE_SECRET
+                own.update(self._state_databases[name].settings(name, password_file))
             own.update(self._overrides.get(name, {}))
         return settings
 
@@ -155,6 +163,10 @@ class ControlPlane:
         account = self._accounts.service(name)
         home = self._places.process(name)
         layout.make_directory(home, mode=0o700, account=account)
+        if (database := self._state_databases.get(name)) and database.password:
+            layout.write_file(
+                home / _DATABASE_SECRET, database.password.encode(), mode=0o600, account=account
+            )
         config = home / "config.toml"
         layout.write_file(config, toml.dumps(settings).encode(), mode=0o600, account=account)
         endpoints = {key: address for key, address in at.items() if key.partition("-")[0] == name}

@@ -23,6 +23,7 @@ from trovectl.layout import Layout
 from trovectl.plane import NAMES, ControlPlane
 from trovectl.records import Records
 from trovectl.service import SupervisorService
+from trovectl.state_databases import StateDatabase
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class Options:
     users: str = "auto"
     # Settings of processes, by process ("agent": of every local guest).
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # Databases of processes that do not keep their state in SQLite, by process.
+    state_databases: Mapping[str, StateDatabase] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
     identity_check: dt.timedelta = dt.timedelta(minutes=1)
 
@@ -87,6 +90,7 @@ async def _run(
         backoff=options.backoff,
         rest_listen=options.rest_listen,
         overrides=options.overrides,
+        state_databases=options.state_databases,
         datastores=engines.datastores(installed),
     )
     guests = Guests(

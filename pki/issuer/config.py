@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pki.profiles import MAX_TRUST_DOMAIN
+from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError
 
 _TRUST_DOMAIN = re.compile(r"\A[a-z0-9][a-z0-9.-]*\Z")
@@ -29,6 +30,8 @@ class Config:
     database_url: str  # the issuer's own schema, e.g. "sqlite:////var/lib/trove/issuer/pki.db"
     custody_directory: Path  # encrypted CA keys; mode 0700, the issuer's user
     passphrase_file: Path  # decrypts them; keep it on another medium than their backup
+    # File of mode 0600 with the database user's password; read for every new connection.
+    database_password_file: Path | None = None
     listen: str = "127.0.0.1:0"  # internal mutual TLS; port 0 takes any
     host: str = "localhost"  # names the issuer's own certificate
     trust_domain: str = "local.trove"  # names everything; cannot change after `init`
@@ -54,6 +57,9 @@ class Config:
     denial_poll: dt.timedelta = dt.timedelta(seconds=1)  # other issuers on this database
 
     def __post_init__(self) -> None:
+        databases.check(
+            "database_url", self.database_url, password_file=self.database_password_file
+        )
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value

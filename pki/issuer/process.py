@@ -20,7 +20,7 @@ from pki.issuer.services import Services
 from pki.models import Denial
 from pki.requests import key_pem, new_key
 from pki.store import Store, authorities, denials
-from trove_grpc import metrics
+from trove_grpc import metrics, readiness
 from trove_grpc.errors import TroveError, UnavailableError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
@@ -44,7 +44,7 @@ async def serve(
     started: Callable[[int], None] = lambda _port: None,
 ) -> None:
     """Serve until `stop`; `started` is told the port of the internal listener."""
-    store = Store(config.database_url)
+    store = Store(config.database_url, password_file=config.database_password_file)
     try:
         await _serve(config, store, stop, started)
     finally:
@@ -86,6 +86,9 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_keep_denials(store, refused, config, stop), name="denials")
+            tasks.create_task(
+                readiness.follow([internal, local], store.check, stop), name="readiness"
+            )
             tasks.create_task(_upkeep(store, keeper, config, stop), name="upkeep")
     finally:
         await internal.stop(_GRACE)

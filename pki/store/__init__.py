@@ -115,6 +115,10 @@ class Store:
         future.add_done_callback(self._forget)
         return await future
 
+    async def check(self) -> None:
+        """Ask the database for nothing; raises UnavailableError when it does not answer."""
+        await self.run(lambda session: session.execute(sa.text("SELECT 1")).one())
+
     def close(self) -> None:
         self._executor.shutdown()
         self.engine.dispose()

@@ -20,14 +20,16 @@ def add(session: Session, token: Token) -> None:
     session.flush()
 
 
-def void(session: Session, instance_id: str, now: dt.datetime) -> None:
-    session.execute(
+def void(session: Session, instance_id: str, now: dt.datetime) -> int:
+    """End the instance's unused tokens; how many there were."""
+    ended = session.execute(
         sa.update(Token)
         .where(
             Token.instance_id == instance_id, Token.used_at.is_(None), Token.void_time.is_(None)
         )
         .values(void_time=now)
     )
+    return int(ended.rowcount)  # type: ignore[attr-defined]
 
 
 def find(session: Session, lookup: str) -> Token | None:
