@@ -10,7 +10,9 @@ from pathlib import Path
 
 from guestagent.config import Config
 from guestagent.engines import Engine
+from guestagent.engines.mariadb import MariaDB
 from guestagent.engines.postgresql import PostgreSQL
+from guestagent.engines.redis import Redis
 from guestagent.system import DirectSystem, LauncherSystem, System
 from trove_grpc.errors import InvalidRequestError
 
@@ -28,6 +30,15 @@ def build_engine(config: Config) -> Engine:
     return build(config, system)
 
 
+def _mariadb(config: Config, system: System) -> Engine:
+    return MariaDB(
+        system,
+        data_directory=config.data_directory,
+        run_directory=config.run_directory,
+        prefix=config.mariadb_prefix,
+    )
+
+
 def _postgresql(config: Config, system: System) -> Engine:
     return PostgreSQL(
         system,
@@ -37,4 +48,17 @@ def _postgresql(config: Config, system: System) -> Engine:
     )
 
 
-_BUILDERS: dict[str, Callable[[Config, System], Engine]] = {"postgresql": _postgresql}
+def _redis(config: Config, system: System) -> Engine:
+    return Redis(
+        system,
+        data_directory=config.data_directory,
+        run_directory=config.run_directory,
+        programs_directory=config.redis_directory,
+    )
+
+
+_BUILDERS: dict[str, Callable[[Config, System], Engine]] = {
+    "mariadb": _mariadb,
+    "postgresql": _postgresql,
+    "redis": _redis,
+}

@@ -5,6 +5,7 @@ Held to tests/integration/guestagent/test_engine_contract.py together with the r
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
 from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
@@ -43,6 +44,10 @@ class FakeEngine:
     ) -> None:
         if not spec.listen_addresses:
             raise InvalidRequestError("prepare names no address to listen on")
+        try:
+            [ipaddress.ip_address(address) for address in spec.listen_addresses]
+        except ValueError as error:
+            raise InvalidRequestError(f"listen address: {error}") from error
         if any(not named.name for named in (*databases, *users)):
             raise InvalidRequestError("an empty name")
 

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from guestagent.engines import EngineCertificate, EngineSpec, Process
-from guestagent.engines.postgresql import PostgreSQL
+from guestagent.engines.catalogue import build_engine
 from tests.fakes.engine import FakeEngine
-from tests.integration.guestagent.conftest import PORT, VERSION
-from trove_grpc.errors import InvalidRequestError
+from trove_grpc.errors import InvalidRequestError, UnsupportedError
 from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
 
-DATABASES = [engine_pb2.DatabaseSpec(name="shop")]
+PORTS = {"fake": 5432, "mariadb": 3306, "postgresql": 5432, "redis": 6379}
+VERSIONS = {"fake": "1", "mariadb": "10.11", "postgresql": "15", "redis": "7.0"}
 
 
-@pytest.fixture(params=["fake", "postgresql"])
-def engine(request, machine):
-    if request.param == "fake":
-        return FakeEngine()
-    config = machine.config()
-    return PostgreSQL(
-        machine.system,
-        data_directory=config.data_directory,
-        run_directory=config.run_directory,
-        programs_directory=config.postgresql_directory,
-    )
+@pytest.fixture(params=sorted(PORTS))
+def manager(request):
+    return request.param
 
 
 @pytest.fixture
-def spec(machine):
+def engine(manager, machine):
+    return FakeEngine() if manager == "fake" else build_engine(machine.config(manager=manager))
+
+
+@pytest.fixture
+def databases(engine):
+    has_databases = engine.capabilities.databases
+    return [engine_pb2.DatabaseSpec(name="shop")] if has_databases else []
+
+
+@pytest.fixture
+def spec(manager, machine):
     return EngineSpec(
-        version=VERSION, listen_addresses=(machine.address,), port=PORT, memory_mib=256
+        version=VERSIONS[manager],
+        listen_addresses=(machine.address,),
+        port=PORTS[manager],
+        memory_mib=256,
     )
 
 
@@ -44,7 +53,7 @@ def issue(machine, authority):
     return sign
 
 
-async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issue):
+async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issue, databases):
     assert (await engine.probe(spec)).process is Process.GONE
     for _ in range(2):
         await engine.create(spec, issue)
@@ -54,7 +63,7 @@ async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issu
         assert found.process is Process.ANSWERING
         assert found.version
         for _ in range(2):
-            await engine.apply(spec, DATABASES, [])
+            await engine.apply(spec, databases, [])
         usage = await engine.tend(spec, issue)
         assert 0 < usage.used_bytes < usage.total_bytes
         for _ in range(2):
@@ -64,14 +73,33 @@ async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issu
         assert gone.reason
 
 
-async def test_nameless_database_and_address_are_refused(engine, spec):
-    engine.check(spec, DATABASES, [])
+async def test_nameless_users_and_addresses_are_refused(engine, spec, databases):
+    engine.check(spec, databases, [])
     with pytest.raises(InvalidRequestError):
-        engine.check(spec, [engine_pb2.DatabaseSpec(name="")], [])
-    nowhere = EngineSpec(version=VERSION, listen_addresses=(), port=PORT, memory_mib=256)
-    with pytest.raises(InvalidRequestError):
-        engine.check(nowhere, DATABASES, [])
+        engine.check(spec, [], [engine_pb2.UserSpec(name="")])
+    if databases:
+        with pytest.raises(InvalidRequestError):
+            engine.check(spec, [engine_pb2.DatabaseSpec(name="")], [])
+    for addresses in ((), ("nowhere",)):
+        with pytest.raises(InvalidRequestError):
+            engine.check(dataclasses.replace(spec, listen_addresses=addresses), databases, [])
 
 
-async def test_actions_are_commands_of_the_contract(engine):
-    assert {"prepare", "ping"} <= engine.capabilities.actions
+async def test_what_an_engine_does_not_have_is_refused_before_it_is_tried(engine):
+    capabilities = engine.capabilities
+    asked = [engine_pb2.DatabaseSpec(name="shop")]
+    limited = [engine_pb2.UserSpec(name="ann", host="10.0.0.1")]
+    if not capabilities.databases:
+        with pytest.raises(UnsupportedError):
+            capabilities.check(asked, [])
+    if not capabilities.user_hosts:
+        with pytest.raises(InvalidRequestError):
+            capabilities.check([], limited)
+    capabilities.check([], [])
+
+
+async def test_actions_are_commands_of_the_contract(engine, manager):
+    assert engine.capabilities.manager == manager
+    assert {"prepare", "ping", "start", "stop", "restart"} <= engine.capabilities.actions
+    known = {field.name for field in pb.Command.DESCRIPTOR.oneofs_by_name["action"].fields}
+    assert engine.capabilities.actions <= known
