@@ -1,4 +1,7 @@
-"""Keeps one session open: enrols, connects, reconnects, renews before expiry.
+"""Keeps one session open: enrols, connects, reconnects, renews before expiry, recovers after it.
+
+Of several gateways one is chosen at random; when it does not answer, or has let us go, the next
+one's turn comes.
 
 After a session that worked, reconnect at a random moment within the window the gateway asked for;
 after an attempt that failed, wait 1.6 times longer, varied by half, at most two minutes. Nothing
@@ -13,25 +16,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from guestagent import clock
 from guestagent.config import Config
 from guestagent.identity import GuestIdentity
 from guestagent.outbox import Outbox
+from guestagent.recovery import Recovery
 from guestagent.session import Listener, Session
 from trove_grpc.client import PeerChannel, open_channel
 from trove_grpc.errors import (
     ConflictError,
+    DeadlineError,
+    OverloadedError,
     PermissionDeniedError,
     TroveError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
 from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc
 from trove_grpc.names import Role
 from trove_grpc.process import wait_or_timeout
+from trove_grpc.redaction import Secret
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +89,9 @@ class Connection:
         self._peer = PeerChannel(
             config.guest_endpoints, identity=identity.directory, server_role=Role.GATEWAY
         )
+        self._recovery = Recovery(identity, config.enrolment_endpoints)
+        # The first one is in use or next.
+        self._endpoints = deque(random.sample(config.guest_endpoints, len(config.guest_endpoints)))
         self._refused_token = ""
         self._backoff = Backoff(
             config.reconnect_backoff.total_seconds(),
@@ -86,6 +99,7 @@ class Connection:
         )
         self.reconnect_window = config.reconnect_window.total_seconds()
         self._window_changed = asyncio.Event()
+        self._clock_problem = ""  # as said last
 
     @property
     def is_open(self) -> bool:
@@ -113,22 +127,32 @@ class Connection:
                     return
                 session = await self._connect()
             except TroveError as error:
-                pause = self._backoff.next()
-                log.warning("no session: %s; next try in %.1f s", error.message, pause)
-                await wait_or_timeout(stop, pause)
+                pause = max(self._backoff.next(), error.retry_after or 0.0)
+                log.warning(
+                    "no session: %s: %s; next try in %.1f s", error.reason, error.message, pause
+                )
+                await self._check_clock(error)
+                await self._pause(pause, stop)
                 continue
             self._backoff.reset()
             self._identity.forget_token()
             await self._live(session, stop)
+            self._endpoints.rotate(-1)
             if not stop.is_set():
                 pause = self.reconnect_window * random.random()  # noqa: S311  a spread
                 await wait_or_timeout(stop, pause)
 
     async def _ensure_identity(self, stop: asyncio.Event) -> None:
-        """Enrol unless there is a certificate that may still work; wait for a token to come."""
+        """Enrol or recover unless there is a certificate that may still work.
+
+        Where there was none ever, wait for a token to come.
+        """
         said = False
         while not self._identity.is_usable and not stop.is_set():
             if await self._enrol_if_possible():
+                return
+            if self._identity.is_known:
+                await self._recovery.recover()
                 return
             if not said:
                 log.error(
@@ -156,10 +180,40 @@ class Connection:
             await self._enrol_if_possible()
             raise
 
+    async def _check_clock(self, error: TroveError) -> None:
+        """After a refusal that a wrong clock may explain: learn the time, name the problem."""
+        if not isinstance(error, (UnavailableError, UnauthenticatedError)):
+            return
+        problem = ""
+        if not self._identity.time_is_fresh and self._identity.is_known:
+            try:
+                await self._recovery.ask_time()
+            except TroveError:
+                directory = self._identity.directory
+                problem = await clock.explain(self._config.enrolment_endpoints, directory)
+        problem = problem or self._identity.clock_problem
+        if problem and problem != self._clock_problem:
+            log.error("%s; set the clock, nothing else is needed", problem)
+        self._clock_problem = problem
+
+    async def _pause(self, seconds: float, stop: asyncio.Event) -> None:
+        """Wait, but not beyond the arrival of a token that could help."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        while (left := ends - loop.time()) > 0:
+            if await wait_or_timeout(stop, min(left, _TOKEN_POLL_SECONDS)):
+                return
+            if not self._identity.is_usable and self._unspent_token() is not None:
+                return
+
+    def _unspent_token(self) -> Secret | None:
+        token = self._identity.read_token()
+        return None if token is None or token.reveal() == self._refused_token else token
+
     async def _enrol_if_possible(self) -> bool:
         """Whether there was a token that is not known to be spent."""
-        token = self._identity.read_token()
-        if token is None or token.reveal() == self._refused_token:
+        token = self._unspent_token()
+        if token is None:
             return False
         try:
             await self._identity.enrol(token, self._config.enrolment_endpoints)
@@ -171,12 +225,14 @@ class Connection:
 
     async def _connect_with_next(self) -> Session:
         if not self._identity.is_valid("next"):
-            self._identity.discard_next()
-            raise UnauthenticatedError("it has expired")
+            # Kept: should it be the one in force by now, it is what we recover from.
+            raise UnauthenticatedError("it has expired", reason="CERTIFICATE_EXPIRED")
         try:
             session = await self._open("next")
-        except (UnauthenticatedError, PermissionDeniedError, ConflictError):
-            self._identity.discard_next()
+        except UnauthenticatedError as error:
+            # Expired by the gateway's clock: that may be wrong.
+            if error.reason != "CERTIFICATE_EXPIRED":
+                self._identity.discard_next()
             raise
         try:
             await self._identity.confirm_next(session.identity_stub)
@@ -186,11 +242,22 @@ class Connection:
         return session
 
     async def _open(self, slot: str) -> Session:
+        """A session with the first gateway that answers, beginning with the present one.
+
+        A successor opens where its predecessor is, so that the commands under way stay there.
+        """
+        unanswered: TroveError | None = None
+        for _ in range(len(self._endpoints)):
+            try:
+                return await self._open_at(self._endpoints[0], slot)
+            except (UnavailableError, DeadlineError, OverloadedError) as error:
+                unanswered = error
+                self._endpoints.rotate(-1)
+        raise unanswered or UnavailableError("no gateway is configured")
+
+    async def _open_at(self, endpoint: str, slot: str) -> Session:
         channel = open_channel(
-            self._config.guest_endpoints,
-            self._identity.directory,
-            server_role=Role.GATEWAY,
-            slot=slot,
+            [endpoint], self._identity.directory, server_role=Role.GATEWAY, slot=slot
         )
         session = Session(
             channel,
@@ -229,7 +296,7 @@ class Connection:
                     if not self._identity.is_usable:
                         log.warning("the certificate expired before it was renewed: %s", error)
                         await session.close()
-                        break  # only a new token helps now
+                        break  # the next turn recovers
                     low, high = _RENEWAL_RETRY_SECONDS
                     retry_in = min(high, max(low, self._identity.expires_in() / 10))
                     log.warning("renewal failed: %s; again in %.0f s", error.message, retry_in)

@@ -5,7 +5,7 @@ before its request leaves, so that a lost reply or a crash is answered by asking
 same key:
 
     <identity>/enrol-<hash of token>.pem    key of an enrolment in progress
-    <identity>/renewal.pem                  key of a renewal in progress
+    <identity>/renewal.pem                  key of a renewal or recovery in progress
     <identity>/renewal.json                 when to renew, picked once for each certificate
     <identity>/next                         issued, not yet confirmed (trove_grpc.tls)
 """
@@ -18,11 +18,14 @@ import hashlib
 import json
 import logging
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guestagent import keys
+from google.protobuf import timestamp_pb2
+
+from guestagent import clock, keys
 from trove_grpc.client import call, open_enrolment_channel
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import (
@@ -36,12 +39,14 @@ from trove_grpc.tls import IdentityDirectory, KeyMaterial, write_atomically
 
 log = logging.getLogger(__name__)
 
-_CALL_SECONDS = 20.0
+CALL_SECONDS = 20.0
 # Where the issuer names no window, renew between half and two thirds of what is left.
 _DEFAULT_WINDOW = (0.5, 0.66)
 # The latest moment, as a share of what is left: a window beyond it is not obeyed.
 _LATEST = 0.8
 _SPREAD = dt.timedelta(seconds=60)
+# The control plane's time is asked for again after so long, when we are refused.
+_FRESH_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,15 +65,36 @@ class GuestIdentity:
     def __init__(self, directory: IdentityDirectory, token_file: Path, me: Self) -> None:
         self.directory = directory
         self._token_file = token_file
-        self._me = me
-        self._offset = dt.timedelta()
+        self.me = me
+        self._server_time: dt.datetime | None = None
+        self._noted_at = 0.0  # since boot
 
     def now(self) -> dt.datetime:
-        """The control plane's time, as far as it told us: a guest's clock may be wrong."""
-        return dt.datetime.now(dt.UTC) + self._offset
+        """The control plane's time, as far as it told us: a guest's clock may be wrong, and jump.
 
-    def note_server_time(self, server_time: dt.datetime) -> None:
-        self._offset = server_time - dt.datetime.now(dt.UTC)
+        Since it told us, the time since boot has gone on, sleep included.
+        """
+        if self._server_time is None:
+            return dt.datetime.now(dt.UTC)
+        return self._server_time + dt.timedelta(seconds=_since_boot() - self._noted_at)
+
+    def note_server_time(self, stamp: timestamp_pb2.Timestamp) -> None:
+        self._server_time, self._noted_at = stamp.ToDatetime(dt.UTC), _since_boot()
+
+    @property
+    def time_is_fresh(self) -> bool:
+        """Whether the control plane told us its time of late."""
+        return self._server_time is not None and _since_boot() - self._noted_at < _FRESH_SECONDS
+
+    @property
+    def clock_problem(self) -> str:
+        """What is wrong with our clock, as far as we know; empty when it is right."""
+        return clock.describe(self.now() - dt.datetime.now(dt.UTC))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a certificate at all."""
+        return any(self.directory.exists(slot) for slot in ("current", "next"))
 
     @property
     def is_usable(self) -> bool:
@@ -106,16 +132,16 @@ class GuestIdentity:
         request = enrolment_service_pb2.EnrolRequest(
             token=token.reveal(),
             csr_der=csr,
-            instance_id=self._me.instance_id,
-            boot_id=self._me.boot_id,
-            machine_id_hash=self._me.machine_id_hash,
-            agent_version=self._me.agent_version,
+            instance_id=self.me.instance_id,
+            boot_id=self.me.boot_id,
+            machine_id_hash=self.me.machine_id_hash,
+            agent_version=self.me.agent_version,
         )
         request.guest_time.GetCurrentTime()
         channel = open_enrolment_channel(endpoints, self.directory)
         async with channel:
             stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
-            response = await call(stub.Enrol, request, timeout=_CALL_SECONDS)
+            response = await call(stub.Enrol, request, timeout=CALL_SECONDS)
         self._note(response)
         material = KeyMaterial(key_pem=key_pem, chain_pem=response.chain_pem)
         self.directory.install(material, response.bundle)
@@ -124,27 +150,41 @@ class GuestIdentity:
 
     async def request_next(self, stub: identity_service_pb2_grpc.IdentityServiceAsyncStub) -> None:
         """Have the next certificate staged; asks only when a crash has not left one."""
-        path = self.directory.root / "renewal.pem"
         if self.directory.exists("next"):
-            path.unlink(missing_ok=True)
+            self.forget_next_request()
             return
-        key_pem, csr = await self._stored_request(path)
+        key_pem, csr = await self.next_request()
         response = await call(
             stub.Renew,
             identity_service_pb2.RenewRequest(csr_der=csr),
-            timeout=_CALL_SECONDS,
+            timeout=CALL_SECONDS,
             retry=True,
         )
+        self.stage_next(response, key_pem)
+
+    async def next_request(self) -> tuple[bytes, bytes]:
+        """Key and request of the next certificate; the same ones until it has come."""
+        return await self._stored_request(self._next_key)
+
+    def forget_next_request(self) -> None:
+        self._next_key.unlink(missing_ok=True)
+
+    def stage_next(
+        self,
+        response: identity_service_pb2.RenewResponse | enrolment_service_pb2.RecoverResponse,
+        key_pem: bytes,
+    ) -> None:
+        """Keep an issued certificate as the one to be tried next."""
         self._note(response)
         self.directory.store_bundle(response.bundle)
         self.directory.stage(KeyMaterial(key_pem=key_pem, chain_pem=response.chain_pem))
         self.pick_renewal(response.renewal_window, slot="next")
-        path.unlink(missing_ok=True)
+        self.forget_next_request()
 
     async def confirm_next(self, stub: identity_service_pb2_grpc.IdentityServiceAsyncStub) -> None:
         """Say that `next` works, over a channel that uses it, and make it current."""
         await call(
-            stub.Confirm, identity_service_pb2.ConfirmRequest(), timeout=_CALL_SECONDS, retry=True
+            stub.Confirm, identity_service_pb2.ConfirmRequest(), timeout=CALL_SECONDS, retry=True
         )
         self.directory.promote()
         log.info("renewed; the certificate is now %s", self.directory.load().facts.serial)
@@ -152,7 +192,7 @@ class GuestIdentity:
     def discard_next(self) -> None:
         """A staged certificate that was refused: begin again with another key."""
         (self.directory.root / "next").unlink(missing_ok=True)
-        (self.directory.root / "renewal.pem").unlink(missing_ok=True)
+        self.forget_next_request()
 
     def pick_renewal(self, window: trust_pb2.RenewalWindow, *, slot: str = "current") -> None:
         """Choose when to renew this certificate; the choice is kept until the window changes."""
@@ -213,9 +253,20 @@ class GuestIdentity:
             write_atomically(path, key_pem, mode=0o600)
         return key_pem, csr_der
 
+    @property
+    def _next_key(self) -> Path:
+        return self.directory.root / "renewal.pem"
+
     def _note(
         self,
-        response: enrolment_service_pb2.EnrolResponse | identity_service_pb2.RenewResponse,
+        response: enrolment_service_pb2.EnrolResponse
+        | enrolment_service_pb2.RecoverResponse
+        | identity_service_pb2.RenewResponse,
     ) -> None:
         if response.HasField("server_time"):
-            self.note_server_time(response.server_time.ToDatetime(dt.UTC))
+            self.note_server_time(response.server_time)
+
+
+def _since_boot() -> float:
+    """Seconds that no setting of a clock changes and that go on during sleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -47,13 +47,8 @@ def holds(
     return True
 
 
-def pack(*parts: bytes) -> bytes:
-    """Several byte strings in one, for a pipe."""
-    return b"".join(len(part).to_bytes(_LENGTH_BYTES, "big") + part for part in parts)
-
-
 def unpack(data: bytes) -> list[bytes]:
-    """What `pack` put together."""
+    """Byte strings, each after its length in four bytes."""
     parts = []
     while data:
         end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from grpc import aio
 
+from pki import proof
 from tests.fakes.certificates import HOUR, TestAuthority
 from trove_grpc import context, errors
 from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
@@ -30,7 +32,7 @@ from trove_grpc.gen.guest.v1 import (
     identity_service_pb2,
     identity_service_pb2_grpc,
 )
-from trove_grpc.identity import Role, serial_hex
+from trove_grpc.identity import Role, identify, serial_hex
 from trove_grpc.server import Server, build_enrolment_server, build_guest_server
 
 pb = guest_session_service_pb2
@@ -86,7 +88,12 @@ class FakeGateway:
         self.refused_serials: set[str] = set()
         self.refuses_engine_certificates = False
 
+        self.clock_offset = dt.timedelta()  # of our clock, at enrolment and recovery
+        self.recovery_refusal: errors.TroveError | None = None
+
         self.enrolments: list[bytes] = []  # CSRs
+        self.nonces: list[bytes] = []  # given out, not used
+        self.recoveries: list[enrolment_service_pb2.RecoverRequest] = []
         self.renewals: list[bytes] = []
         self.confirmed: list[str] = []
         self.engine_requests: list[bytes] = []
@@ -225,6 +232,40 @@ class _Enrolment(enrolment_service_pb2_grpc.EnrolmentServiceServicer):
         )
         response.server_time.GetCurrentTime()
         gateway.lost("enrol")
+        return response
+
+    async def GetNonce(self, request, _):
+        gateway = self._gateway
+        gateway.nonces.append(secrets.token_bytes(16))
+        response = enrolment_service_pb2.GetNonceResponse(nonce=gateway.nonces[-1])
+        response.server_time.FromDatetime(dt.datetime.now(dt.UTC) + gateway.clock_offset)
+        return response
+
+    async def Recover(self, request, _):
+        gateway = self._gateway
+        gateway.recoveries.append(request)
+        expired = identify(request.expired_chain_pem, gateway.authority.bundle())
+        leaf = x509.load_pem_x509_certificate(request.expired_chain_pem)
+        gateway.nonces.remove(request.nonce)
+        assert expired.instance_id == request.instance_id
+        assert proof.holds(
+            leaf.public_key(),
+            request.signature,
+            nonce=request.nonce,
+            csr_der=request.csr_der,
+            instance_id=request.instance_id,
+        )
+        if gateway.recovery_refusal is not None:
+            raise gateway.recovery_refusal
+        if expired.serial in gateway.refused_serials:
+            raise errors.ConflictError("it has a successor", reason="STALE_SERIAL")
+        response = enrolment_service_pb2.RecoverResponse(
+            chain_pem=gateway.sign_guest(request.csr_der, expired.tenant_id, expired.instance_id),
+            bundle=gateway.authority.bundle(gateway.bundle_version),
+            renewal_window=gateway.renewal_window,
+        )
+        response.server_time.FromDatetime(dt.datetime.now(dt.UTC) + gateway.clock_offset)
+        gateway.lost("recover")
         return response
 
 
