@@ -130,6 +130,10 @@ class GrpcIssuer:
         response = await self._call("MintToken", request, retry=False)
         return Token(response.token_id, Secret(response.token))
 
+    async def void_tokens(self, instance_id: str) -> None:
+        request = issuer_service_pb2.VoidTokensRequest(instance_id=instance_id)
+        await self._call("VoidTokens", request, retry=True)
+
     async def _call(self, method: str, request: Any, *, retry: bool) -> Any:
         stub = self._channel.stub(issuer_service_pb2_grpc.IssuerServiceStub)
         return await call(getattr(stub, method), request, timeout=_TIMEOUT, retry=retry)

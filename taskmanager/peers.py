@@ -82,6 +82,10 @@ class IssuerClient(Protocol):
 
     async def mint_token(self, instance_id: str) -> Token: ...
 
+    async def void_tokens(self, instance_id: str) -> None:
+        """End the tokens nobody used."""
+        ...
+
 
 class Guests(Protocol):
     """Commands to guest agents, wherever their sessions are."""

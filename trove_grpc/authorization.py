@@ -73,6 +73,7 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_ISSUER}/RegisterSubject": _TASKMANAGER,
     f"{_ISSUER}/RetireSubject": _TASKMANAGER,
     f"{_ISSUER}/MintToken": frozenset({Role.TASKMANAGER, Role.OPERATOR, Role.LOCAL}),
+    f"{_ISSUER}/VoidTokens": _TASKMANAGER,
     f"{_ISSUER}/GetTrustBundle": frozenset(
         {Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.OPERATOR, Role.LOCAL}
     ),

@@ -119,6 +119,14 @@ def mint_token(
     return row, clear
 
 
+def void_tokens(session: Session, instance_id: str, *, actor: str, now: dt.datetime) -> None:
+    """End the tokens nobody used; a used one stays for a reply that was lost."""
+    if tokens.void(session, instance_id, now):
+        audit.append(
+            session, now=now, actor=actor, action="void-tokens", subject=instance_id, detail={}
+        )
+
+
 def create_denial(
     session: Session, kind: str, value: str, reason: str, *, actor: str, now: dt.datetime
 ) -> Denial:

@@ -242,6 +242,14 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             expire_time=answers.timestamp(row.expire_time),
         )
 
+    async def VoidTokens(self, request: pb.VoidTokensRequest, context: Any) -> Any:
+        instance_id = checks.instance_id(request.instance_id)
+        actor, now = _actor(), self._now()
+        await self._store.run(
+            lambda session: inventory.void_tokens(session, instance_id, actor=actor, now=now)
+        )
+        return pb.VoidTokensResponse()
+
     # Trust and refusal.
 
     async def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: Any) -> Any:

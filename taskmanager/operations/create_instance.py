@@ -107,6 +107,8 @@ async def await_agent(run: OperationRun, given: Input) -> None:
             f"{_why_silent(guest)}",
             reason="AGENT_SILENT",
         )
+    # boot_guest, run again after a crash, minted a token for a guest that had enrolled by then.
+    await run.services.issuer.void_tokens(instance_id)
 
 
 async def prepare_engine(run: OperationRun, given: Input, *, address: str) -> None:

@@ -178,6 +178,7 @@ class FakeIssuer(Failing):
         self.subjects: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
         self.retired: dict[str, str] = {}
         self.tokens: list[str] = []
+        self.usable: set[str] = set()
 
     async def register_subject(
         self,
@@ -197,7 +198,12 @@ class FakeIssuer(Failing):
     async def mint_token(self, instance_id: str) -> Token:
         self.fail("mint_token")
         self.tokens.append(f"canary-token-{len(self.tokens) + 1}")
+        self.usable = {self.tokens[-1]}
         return Token(f"token-id-{len(self.tokens)}", Secret(self.tokens[-1]))
+
+    async def void_tokens(self, instance_id: str) -> None:
+        self.fail("void_tokens")
+        self.usable.clear()
 
 
 class FakeGuests(Failing):

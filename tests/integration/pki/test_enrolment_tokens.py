@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from pki import tokens
+from pki.issuer import inventory
 from pki.issuer.guests import Refusal
 from pki.models import AuditRecord, Certificate, Token
 from pki.requests import new_key
@@ -106,6 +107,23 @@ def test_older_token_is_void_when_a_newer_one_exists(desk: Desk) -> None:
     older, newer = desk.mint(instance_id), desk.mint(instance_id)
     assert desk.enrol(older, instance_id) == Refusal("void")
     assert isinstance(desk.enrol(newer, instance_id), Certificate)
+
+
+def test_voiding_ends_unused_tokens_and_spares_a_used_one(desk: Desk) -> None:
+    instance_id = desk.register()
+    used = desk.mint(instance_id)
+    key = new_key()
+    certificate = desk.enrol(used, instance_id, key)
+    assert isinstance(certificate, Certificate)
+    unused = desk.mint(instance_id)
+    for _ in range(2):
+        desk.store.run_now(
+            lambda s: inventory.void_tokens(s, instance_id, actor="test", now=desk.now)
+        )
+    assert desk.enrol(unused, instance_id) == Refusal("void")
+    again = desk.enrol(used, instance_id, key)  # its reply may have been lost
+    assert isinstance(again, Certificate)
+    assert again.serial == certificate.serial
 
 
 def test_wrong_secret_locks_the_token_after_five_attempts(desk: Desk) -> None:

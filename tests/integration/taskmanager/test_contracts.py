@@ -148,6 +148,14 @@ async def test_each_token_is_new_and_does_not_show_itself(clients):
     assert first.secret.reveal() not in repr(first)
 
 
+async def test_tokens_are_voided_as_often_as_one_likes(clients, peers):
+    issuer = clients[1]
+    await issuer.mint_token(INSTANCE)
+    for _ in range(2):
+        await issuer.void_tokens(INSTANCE)
+    assert peers.issuer.usable == set()
+
+
 # --- guests
 
 

@@ -73,6 +73,15 @@ async def test_the_guest_and_its_identity_are_what_the_record_says(world):
     assert [user.verifier for user in command.prepare.users] == [VERIFIER]
 
 
+async def test_no_token_outlives_the_guests_first_call(world):
+    log = []
+    with pytest.raises(Crash):
+        await run(world, log, die_after="boot_guest")
+    await run(world, log)
+    assert len(world.issuer.tokens) == 2  # the second found a guest that had enrolled
+    assert world.issuer.usable == set()
+
+
 async def test_no_secret_is_in_the_flow_log(world):
     flow = await run(world)
     assert "canary" not in repr(flow.log)

@@ -512,6 +512,44 @@ class MintTokenResponse(_message.Message):
 Global___MintTokenResponse: _TypeAlias = MintTokenResponse  # noqa: Y015
 
 @_typing.final
+class VoidTokensRequest(_message.Message):
+    """Of which instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
+    instance_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        instance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidTokensRequest: _TypeAlias = VoidTokensRequest  # noqa: Y015
+
+@_typing.final
+class VoidTokensResponse(_message.Message):
+    """None of its unused tokens works any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidTokensResponse: _TypeAlias = VoidTokensResponse  # noqa: Y015
+
+@_typing.final
 class GetTrustBundleRequest(_message.Message):
     """Asks for the bundle."""
 

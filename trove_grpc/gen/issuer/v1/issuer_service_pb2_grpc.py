@@ -81,6 +81,11 @@ class IssuerServiceStub:
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.MintTokenRequest.SerializeToString,
                 response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.MintTokenResponse.FromString,
                 _registered_method=True)
+        self.VoidTokens = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/VoidTokens',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensResponse.FromString,
+                _registered_method=True)
         self.GetTrustBundle = channel.unary_unary(
                 '/trove.issuer.v1.IssuerService/GetTrustBundle',
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleRequest.SerializeToString,
@@ -194,6 +199,14 @@ class IssuerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VoidTokens(self, request, context):
+        """Voids the instance's tokens that nobody has used: its guest has called home and
+        needs none. Callers: taskmanager. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTrustBundle(self, request, context):
         """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent.
         """
@@ -294,6 +307,11 @@ def add_IssuerServiceServicer_to_server(servicer, server):
                     servicer.MintToken,
                     request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.MintTokenRequest.FromString,
                     response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.MintTokenResponse.SerializeToString,
+            ),
+            'VoidTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidTokens,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensResponse.SerializeToString,
             ),
             'GetTrustBundle': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTrustBundle,
@@ -576,6 +594,33 @@ class IssuerService:
             '/trove.issuer.v1.IssuerService/MintToken',
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.MintTokenRequest.SerializeToString,
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.MintTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/VoidTokens',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

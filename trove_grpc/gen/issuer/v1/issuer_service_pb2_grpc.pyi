@@ -68,6 +68,10 @@ class IssuerServiceStub:
     """Mints a one-time enrolment token; older ones of the instance become void.
     Callers: taskmanager, operator. Not idempotent: each call is a new token.
     """
+    VoidTokens: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.VoidTokensRequest, _issuer_service_pb2.VoidTokensResponse]
+    """Voids the instance's tokens that nobody has used: its guest has called home and
+    needs none. Callers: taskmanager. Idempotent.
+    """
     GetTrustBundle: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.GetTrustBundleRequest, _issuer_service_pb2.GetTrustBundleResponse]
     """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
     ListDenials: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.ListDenialsRequest, _issuer_service_pb2.ListDenialsResponse]
@@ -130,6 +134,10 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
     MintToken: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.MintTokenRequest, _issuer_service_pb2.MintTokenResponse]  # type: ignore[assignment]
     """Mints a one-time enrolment token; older ones of the instance become void.
     Callers: taskmanager, operator. Not idempotent: each call is a new token.
+    """
+    VoidTokens: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.VoidTokensRequest, _issuer_service_pb2.VoidTokensResponse]  # type: ignore[assignment]
+    """Voids the instance's tokens that nobody has used: its guest has called home and
+    needs none. Callers: taskmanager. Idempotent.
     """
     GetTrustBundle: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.GetTrustBundleRequest, _issuer_service_pb2.GetTrustBundleResponse]  # type: ignore[assignment]
     """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
@@ -244,6 +252,16 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_issuer_service_pb2.MintTokenResponse, _abc.Awaitable[_issuer_service_pb2.MintTokenResponse]]:
         """Mints a one-time enrolment token; older ones of the instance become void.
         Callers: taskmanager, operator. Not idempotent: each call is a new token.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidTokens(
+        self,
+        request: _issuer_service_pb2.VoidTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.VoidTokensResponse, _abc.Awaitable[_issuer_service_pb2.VoidTokensResponse]]:
+        """Voids the instance's tokens that nobody has used: its guest has called home and
+        needs none. Callers: taskmanager. Idempotent.
         """
 
     @_abc_1.abstractmethod
