@@ -6,6 +6,9 @@ the one verifier that every client of the MySQL protocol and every server of the
 PostgreSQL keeps SCRAM-SHA-256 verifiers (RFC 5803) and takes ready-made ones in CREATE ROLE.
 Password preparation follows PostgreSQL's pg_saslprep(), client and server alike: SASLprep
 (RFC 4013), and where that forbids the password, its bytes as they are.
+
+Redis keeps "#" and the SHA-256 of the password, unsalted: it has no other form. What a guess
+costs then depends on the password alone.
 """
 
 from __future__ import annotations
@@ -52,6 +55,11 @@ def mysql_native_password_verifier(password: str) -> str:
     """What PASSWORD() answers; without salt, so that equal passwords are seen to be equal."""
     once = hashlib.sha1(password.encode(), usedforsecurity=False).digest()
     return "*" + hashlib.sha1(once, usedforsecurity=False).hexdigest().upper()
+
+
+def redis_sha_256_verifier(password: str) -> str:
+    """The password's hash as ACL SETUSER takes it."""
+    return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 
 def prepare(password: str) -> str:

@@ -5,12 +5,13 @@ A module for each engine; the guest agent checks the same again, and more.
 
 from gateway.rest.dialects.mariadb import MARIADB
 from gateway.rest.dialects.postgresql import POSTGRESQL
+from gateway.rest.dialects.redis import REDIS
 from gateway.rest.dialects.rules import Dialect
 from trove_grpc.errors import UnsupportedError
 
 __all__ = ["Dialect", "dialect_of"]
 
-_BY_MANAGER = {"mariadb": MARIADB, "postgresql": POSTGRESQL}
+_BY_MANAGER = {"mariadb": MARIADB, "postgresql": POSTGRESQL, "redis": REDIS}
 
 
 def dialect_of(manager: str) -> Dialect:

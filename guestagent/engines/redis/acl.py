@@ -24,12 +24,6 @@ _TENANT_RULES = (
 )
 
 
-def check_databases(databases: object) -> None:
-    """Raise UnsupportedError for any named database: Redis numbers them and makes none."""
-    if databases:
-        raise UnsupportedError("Redis has no named databases; leave databases out")
-
-
 def check_user(spec: engine_pb2.UserSpec) -> None:
     name = spec.name
     if not name or len(name.encode()) > _MAX_NAME_BYTES or not name.isprintable() or " " in name:
@@ -42,17 +36,15 @@ def check_user(spec: engine_pb2.UserSpec) -> None:
         raise InvalidRequestError(
             f"user name {name!r} belongs to Redis or its agent; choose another", subject=name
         )
-    if spec.host not in ("", "%"):
-        raise InvalidRequestError(
-            f"user {name!r} is limited to host {spec.host!r}, which Redis users cannot be; leave "
-            "the host out",
-            subject=name,
-        )
     if not _VERIFIER.match(spec.verifier):
         raise InvalidRequestError(
             f"user {name!r} comes without the SHA-256 of a password", subject=name
         )
-    check_databases(spec.databases)
+    if spec.databases:
+        raise UnsupportedError(
+            f"user {name!r} is limited to databases, which Redis does not have by name",
+            subject=name,
+        )
 
 
 def file_with_administrator(present: bytes, password: bytes) -> bytes:
@@ -75,6 +67,5 @@ def set_user(spec: engine_pb2.UserSpec) -> str:
 
 def quote(text: str) -> str:
     """One argument on a line of redis-cli: every byte but plain ones escaped."""
-    return (
-        '"' + "".join(chr(b) if chr(b).isalnum() and b < 128 else f"\\x{b:02x}" for b in text.encode()) + '"'
-    )
+    plain = (bytes([byte]) for byte in text.encode())
+    return '"' + "".join(b.decode() if b.isalnum() else f"\\x{b.hex()}" for b in plain) + '"'

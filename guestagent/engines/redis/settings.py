@@ -8,16 +8,18 @@ from pathlib import Path
 from string import Template
 
 from guestagent.engines import EngineSpec
-from trove_grpc.errors import InvalidRequestError
 
-# sockaddr_un.sun_path less its NUL.
-_MAX_SOCKET_PATH = 107
 _MIN_MEMORY_MIB = 64
 _MEMORY_SHARE = 0.6
 
 
 def redis_conf(
-    spec: EngineSpec, *, directory: Path, certificate: Path, acl_file: Path, log: Path, socket: Path
+    spec: EngineSpec,
+    *,
+    directory: Path,
+    certificate: Path,
+    acl_file: Path,
+    socket: Path,
 ) -> bytes:
     """The server's settings; raises ValueError for a listen address that is none."""
     text = resources.files(__package__).joinpath("redis.conf.template").read_text()
@@ -31,22 +33,10 @@ def redis_conf(
             socket=_quoted(socket),
             acl_file=_quoted(acl_file),
             directory=_quoted(directory),
-            pid_file=_quoted(directory / "redis.pid"),
-            log=_quoted(log),
             max_memory_mib=str(int(max(spec.memory_mib, _MIN_MEMORY_MIB) * _MEMORY_SHARE)),
         )
         .encode()
     )
-
-
-def check_socket(path: Path) -> None:
-    """Raise InvalidRequestError where the kernel would cut the socket's path."""
-    if len(str(path).encode()) > _MAX_SOCKET_PATH:
-        raise InvalidRequestError(
-            f"run_directory is too long: {path} has more than {_MAX_SOCKET_PATH} bytes, the limit "
-            f"of a UNIX socket; choose a shorter one",
-            subject=str(path.parent),
-        )
 
 
 def _quoted(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from typing import Any
@@ -106,13 +107,30 @@ async def test_version_number_tells_versions_of_one_name_apart():
 
 
 async def test_users_on_an_engine_without_rules_are_refused():
-    control_plane = FakeControlPlane([build_datastore("redis", [("7", "7", True)], "redis")])
+    control_plane = FakeControlPlane([build_datastore("couch", [("3", "3", True)], "couch")])
     async with running_rest(control_plane) as client:
         users = [{"name": "ada", "password": PASSWORD}]
-        refused = await create(client, datastore={"type": "redis"}, users=users)
-        plain = await create(client, datastore={"type": "redis"})
+        refused = await create(client, datastore={"type": "couch"}, users=users)
+        plain = await create(client, datastore={"type": "couch"})
 
     assert (refused.status, plain.status) == (501, 200)
+
+
+async def test_redis_has_users_and_no_databases_by_name():
+    control_plane = FakeControlPlane([build_datastore("redis", [("7.0", "7.0", True)], "redis")])
+    redis = {"type": "redis"}
+    async with running_rest(control_plane) as client:
+        user = {"name": "ada", "password": PASSWORD}
+        refused = await create(client, datastore=redis, databases=[{"name": "shop"}])
+        spaced = await create(client, datastore=redis, users=[{**user, "name": "a b"}])
+        reserved = await create(client, datastore=redis, users=[{**user, "name": "default"}])
+        made = await create(client, datastore=redis, users=[user])
+
+    assert refused.status == 501
+    assert "databases" in refused.json["notImplemented"]["message"]
+    assert (spaced.status, reserved.status, made.status) == (400, 400, 200)
+    (request,) = control_plane.created
+    assert request.users[0].verifier == "#" + hashlib.sha256(PASSWORD.encode()).hexdigest()
 
 
 async def test_pages_are_linked_until_the_last(client):

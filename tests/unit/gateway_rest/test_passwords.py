@@ -40,3 +40,9 @@ def test_forbidden_password_is_taken_as_it_is(password):
 
 def test_each_verifier_has_a_salt_of_its_own():
     assert passwords.scram_sha_256_verifier("x") != passwords.scram_sha_256_verifier("x")
+
+
+def test_redis_verifier_is_the_hash_of_the_password():
+    assert passwords.redis_sha_256_verifier("correct horse") == (
+        "#4104d36f8da2c254349f85836793ebe029e0c957063a34c91c2e9203187b5631"
+    )

@@ -1,0 +1,495 @@
+"""A real Redis under the agent, seen from outside with redis-cli."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from guestagent.engines import EngineCertificate, EngineSpec, Process
+from guestagent.engines.redis import Redis
+from tests.fakes.guest_gateway import FakeGateway, eventually
+from tests.integration.guestagent.conftest import PASSWORD, Machine
+from trove_grpc.errors import ConflictError, InvalidRequestError, UnsupportedError
+from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
+
+REDIS_PORT = 6379
+REDIS_VERSION = "7.0"
+PROGRAMS = Path("/usr/bin")
+
+
+def user(name: str, password: str = PASSWORD) -> engine_pb2.UserSpec:
+    return engine_pb2.UserSpec(
+        name=name, verifier="#" + hashlib.sha256(password.encode()).hexdigest()
+    )
+
+
+class RedisMachine(Machine):
+    """A guest whose engine is Redis."""
+
+    def config(self, **changes: object):
+        return super().config(**{"manager": "redis", **changes})
+
+    def action(self, *users: engine_pb2.UserSpec) -> pb.PrepareAction:
+        return pb.PrepareAction(
+            manager="redis",
+            version=REDIS_VERSION,
+            listen_addresses=[self.address],
+            port=REDIS_PORT,
+            memory_mib=512,
+            users=users,
+        )
+
+    def servers(self) -> list[int]:
+        """Pids of what works in the engine's directory."""
+        found = []
+        for path in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if (path / "cwd").readlink() == self.root / "engine/data/redis":
+                    found.append(int(path.name))
+        return found
+
+    def kill(self) -> None:
+        for pid in self.servers():
+            os.kill(pid, signal.SIGKILL)
+
+    def root_file(self) -> Path:
+        root = self.root / "root.crt"
+        kind = trust_pb2.AUTHORITY_KIND_DATABASE_ROOT
+        root.write_bytes(self.gateway.authority.signers[kind].pem)
+        return root
+
+    def redis_cli(
+        self, *command: str, name: str = "ada", password: str = PASSWORD, stdin: str = ""
+    ) -> str:
+        """As a tenant connects: from outside, by address, with the database root."""
+        way = ["--tls", "--cacert", str(self.root_file()), "-h", self.address]
+        way += ["-p", str(REDIS_PORT), "--user", name]
+        return self._run(way, command, password=password, stdin=stdin)
+
+    def admin(self, *command: str) -> str:
+        """As the agent connects."""
+        password = (self.root / "engine/data/admin.secret").read_text()
+        way = ["-s", str(self.root / "engine/run/redis.sock"), "--user", "os_admin"]
+        return self._run(way, command, password=password)
+
+    def _run(
+        self, way: list[str], command: tuple[str, ...], *, password: str, stdin: str = ""
+    ) -> str:
+        done = subprocess.run(
+            ["redis-cli", *way, "--no-auth-warning", *command],
+            input=stdin,
+            env={"PATH": os.environ["PATH"], "REDISCLI_AUTH": password},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return (done.stdout + done.stderr).strip()
+
+
+def from_nowhere(guest: RedisMachine, *options: str) -> str:
+    """Without certificates and credentials."""
+    done = subprocess.run(
+        ["redis-cli", *options, "-h", guest.address, "-p", str(REDIS_PORT), "PING"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def guest(machine: Machine) -> RedisMachine:
+    return RedisMachine(**vars(machine))
+
+
+@pytest.fixture
+def engine(guest: RedisMachine) -> Redis:
+    config = guest.config()
+    return Redis(
+        guest.system,
+        data_directory=config.data_directory,
+        run_directory=config.run_directory,
+        programs_directory=PROGRAMS,
+    )
+
+
+@pytest.fixture
+def spec(guest: RedisMachine) -> EngineSpec:
+    return EngineSpec(
+        version=REDIS_VERSION,
+        listen_addresses=(guest.address,),
+        port=REDIS_PORT,
+        memory_mib=512,
+    )
+
+
+@pytest.fixture
+def issue(guest: RedisMachine, authority):
+    async def sign(csr_der: bytes) -> EngineCertificate:
+        chain = authority.engine_chain(csr_der, ip_addresses=[guest.address])
+        root = authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT].pem
+        return EngineCertificate(chain_pem=chain, root_pem=root)
+
+    return sign
+
+
+@pytest.fixture
+async def running(engine, spec, issue):
+    await engine.create(spec, issue)
+    await engine.start(spec)
+    await engine.apply(spec, [], [user("ada")])
+    return engine
+
+
+@pytest.fixture
+async def prepared(guest, gateway: FakeGateway):
+    """An agent in this process whose engine has a user."""
+    guest.enrol_at_once()
+    async with guest.agent() as agent:
+        await gateway.connected()
+        result = await gateway.command("prepare-1", prepare=guest.action(user("ada")))
+        assert result.error_reason == "", result.error_message
+        yield agent, result
+
+
+async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issue):
+    assert (await engine.probe(spec)).process is Process.GONE
+    for _ in range(2):
+        await engine.create(spec, issue)
+        for _ in range(2):
+            await engine.start(spec)
+        found = await engine.probe(spec)
+        assert found.process is Process.ANSWERING
+        assert found.version.startswith("7.0.")
+        for _ in range(2):
+            await engine.apply(spec, [], [user("ada")])
+        usage = await engine.tend(spec, issue)
+        assert 0 < usage.used_bytes < usage.total_bytes
+        for _ in range(2):
+            await engine.stop(spec)
+        assert (await engine.probe(spec)).process is Process.GONE
+
+
+@pytest.mark.usefixtures("running")
+async def test_user_works_with_all_keys_and_channels_and_manages_nothing(guest):
+    assert guest.redis_cli("SET", "greeting", "hello") == "OK"
+    assert guest.redis_cli("GET", "greeting") == "hello"
+    assert guest.redis_cli("KEYS", "*") == "greeting"
+    assert guest.redis_cli("PUBLISH", "news", "x") == "0"
+    assert guest.redis_cli("EVAL", "return redis.call('GET', KEYS[1])", "1", "greeting") == "hello"
+    assert "redis_version" in guest.redis_cli("INFO", "server")
+    for command in (
+        ["CONFIG", "GET", "*"],
+        ["ACL", "LIST"],
+        ["SHUTDOWN", "NOSAVE"],
+        ["DEBUG", "OBJECT", "greeting"],
+        ["MODULE", "LIST"],
+        ["REPLICAOF", "127.0.0.1", "1"],
+        ["MIGRATE", "127.0.0.1", "1", "greeting", "0", "1"],
+        ["MONITOR"],
+        ["CLIENT", "KILL", "TYPE", "normal"],
+        ["EVAL", "return redis.call('CONFIG', 'GET', 'dir')", "0"],
+    ):
+        said = guest.redis_cli(*command)
+        assert any(no in said for no in ("NOPERM", "permissions", "not allowed")), (command, said)
+
+
+@pytest.mark.usefixtures("running")
+async def test_nobody_gets_in_without_tls_password_or_trust(guest):
+    assert "WRONGPASS" in guest.redis_cli("PING", password="guess")
+    assert "WRONGPASS" in guest.redis_cli("PING", name="default", password="")
+    assert "PONG" not in await asyncio.to_thread(from_nowhere, guest)
+    said = await asyncio.to_thread(from_nowhere, guest, "--tls")
+    assert "certificate verify failed" in said
+
+
+@pytest.mark.usefixtures("running")
+async def test_certificate_names_the_address(guest):
+    context = ssl.create_default_context(cafile=str(guest.root_file()))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection((guest.address, REDIS_PORT), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=guest.address) as secure,
+    ):
+        assert secure.version() == "TLSv1.3"
+    with (
+        socket.create_connection((guest.address, REDIS_PORT), timeout=10) as plain,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        context.wrap_socket(plain, server_hostname="127.9.9.9")
+
+
+async def test_nothing_acknowledged_is_lost_by_kill_9(running, guest, spec):
+    lines = "".join(f"SET key:{number} {number}\n" for number in range(500))
+    said = guest.redis_cli(stdin=lines)
+    assert said.split() == ["OK"] * 500
+    guest.kill()
+    await eventually(lambda: not guest.servers())
+    assert (await running.probe(spec)).process is Process.GONE
+    await running.start(spec)
+    assert guest.redis_cli("DBSIZE") == "500"
+    assert guest.redis_cli("GET", "key:499") == "499"
+
+
+async def test_user_keeps_the_rules_and_a_new_password_replaces_the_old(
+    running, guest, spec, issue
+):
+    await running.apply(spec, [], [user("bob"), user("ada", "another")])
+    await running.stop(spec)
+    await running.create(spec, issue)
+    await running.start(spec)
+    assert guest.redis_cli("PING", password="another") == "PONG"
+    assert "WRONGPASS" in guest.redis_cli("PING")
+    assert guest.redis_cli("PING", name="bob") == "PONG"
+
+
+async def test_names_with_quotes_and_unicode_work_and_are_only_names(running, guest, spec):
+    weird = "o'Neil\"\\on+@admin🛒~*"
+    await running.apply(spec, [], [user(weird)])
+    assert guest.redis_cli("ACL", "WHOAMI", name=weird) == weird
+    assert "NOPERM" in guest.redis_cli("CONFIG", "GET", "dir", name=weird)
+
+
+async def test_bad_users_and_versions_are_refused_before_anything_is_touched(engine, spec, guest):
+    engine.check(spec, [], [user("ada")])
+    for bad in (
+        engine_pb2.UserSpec(name="eve", verifier="plain password"),
+        engine_pb2.UserSpec(name="eve", verifier=user("eve").verifier + " +@all"),
+        user("default"),
+        user("os_admin"),
+        user("two words"),
+        user("a\nb"),
+        user(""),
+        user("x" * 65),
+    ):
+        with pytest.raises(InvalidRequestError) as refused:
+            engine.check(spec, [], [bad])
+        assert "plain password" not in refused.value.message
+    limited = user("ada")
+    limited.databases.append("shop")
+    with pytest.raises(UnsupportedError):
+        engine.check(spec, [], [limited])
+    with pytest.raises(InvalidRequestError):
+        engine.check(EngineSpec(version="7", listen_addresses=(), port=1, memory_mib=1), [], [])
+    assert not engine.capabilities.databases
+    assert not list((guest.root / "engine/data").iterdir())
+
+
+async def test_version_that_is_not_installed_is_refused(engine, spec, issue, guest):
+    other = EngineSpec(
+        version="6.2", listen_addresses=spec.listen_addresses, port=REDIS_PORT, memory_mib=512
+    )
+    with pytest.raises(UnsupportedError, match=r"installed: 7\.0\."):
+        await engine.create(other, issue)
+    assert not list((guest.root / "engine/data").iterdir())
+
+
+async def test_start_says_why_when_the_port_is_taken(engine, spec, issue, guest):
+    await engine.create(spec, issue)
+    with socket.socket() as taken:
+        taken.bind((guest.address, REDIS_PORT))
+        taken.listen()
+        with pytest.raises(ConflictError, match="Address already in use"):
+            await engine.start(spec)
+
+
+async def test_start_says_why_when_the_settings_are_broken(running, spec, guest):
+    await running.stop(spec)
+    conf = guest.root / "engine/data/redis.conf"
+    conf.write_bytes(conf.read_bytes() + b"\nnonsense yes\n")
+    with pytest.raises(ConflictError, match="nonsense"):
+        await running.start(spec)
+
+
+async def test_hanging_server_is_blocked_and_a_script_without_end_can_be_stopped(
+    running, guest, spec
+):
+    (pid,) = guest.servers()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        found = await running.probe(spec)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert found.process is Process.BLOCKED
+    assert "redis-cli did not end within" in found.reason
+    endless = asyncio.create_task(
+        asyncio.to_thread(guest.redis_cli, "EVAL", "while true do end", "0")
+    )
+    try:
+        for _ in range(10):
+            found = await running.probe(spec)
+            if "BUSY" in found.reason:
+                break
+        assert found.process is Process.BLOCKED
+        assert "BUSY" in found.reason
+        await running.stop(spec)
+    finally:
+        guest.kill()
+        await endless
+    assert not guest.servers()
+
+
+async def test_server_whose_socket_file_is_gone_is_stopped_all_the_same(running, guest, spec):
+    (guest.root / "engine/run/redis.sock").unlink()
+    assert (await running.probe(spec)).process is not Process.GONE
+    await running.stop(spec)
+    assert not guest.servers()
+
+
+async def test_new_certificate_is_served_without_a_restart(running, guest, spec, authority):
+    (pid,) = guest.servers()
+
+    def served() -> str:
+        return ssl.get_server_certificate((guest.address, REDIS_PORT), timeout=10)
+
+    async def sign(csr_der: bytes) -> EngineCertificate:
+        chain = authority.engine_chain(csr_der, ip_addresses=[guest.address])
+        root = authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT].pem
+        return EngineCertificate(chain_pem=chain, root_pem=root)
+
+    before = await asyncio.to_thread(served)
+    await running.tend(spec, sign)
+    assert await asyncio.to_thread(served) == before
+    (guest.root / "engine/data/server.pem").unlink()  # as if it were due
+    await running.tend(spec, sign)
+    assert await asyncio.to_thread(served) != before
+    assert guest.servers() == [pid]
+
+
+async def test_no_secret_stands_in_the_log_or_in_an_argument(running, guest, spec):
+    secret = (guest.root / "engine/data/admin.secret").read_text()
+    assert len(secret) > 40
+    assert oct((guest.root / "engine/data/admin.secret").stat().st_mode)[-3:] == "600"
+    await running.apply(spec, [], [user("ada")])
+    log = (guest.root / "engine/data/redis.log").read_text()
+    for hidden in (secret, PASSWORD, user("ada").verifier[1:]):
+        assert hidden not in log
+        (pid,) = guest.servers()
+        assert hidden not in Path(f"/proc/{pid}/cmdline").read_text()
+        assert hidden not in Path(f"/proc/{pid}/environ").read_text()
+
+
+async def test_prepared_engine_is_healthy_and_names_its_version(prepared, guest, gateway):
+    _, result = prepared
+    assert result.prepare.engine_version.startswith("7.0.")
+    assert result.prepare.observation.state == engine_pb2.ENGINE_STATE_HEALTHY
+    assert result.prepare.observation.volume.used_bytes > 0
+    assert gateway.states() == ["PREPARING", "HEALTHY"]
+    assert guest.redis_cli("PING") == "PONG"
+
+
+async def test_engine_has_no_databases_by_name(guest, gateway: FakeGateway):
+    guest.enrol_at_once()
+    async with guest.agent():
+        await gateway.connected()
+        action = guest.action(user("ada"))
+        action.databases.add(name="shop")
+        result = await gateway.command("p", prepare=action)
+        assert result.error_reason == "UNSUPPORTED"
+    assert not list((guest.root / "engine/data").iterdir())
+
+
+@pytest.mark.usefixtures("prepared")
+async def test_engine_comes_back_after_kill_9_with_its_data(guest, gateway: FakeGateway):
+    assert guest.redis_cli("SET", "kept", "42") == "OK"
+    guest.kill()
+    await eventually(lambda: gateway.states()[-2:] == ["CRASHED", "HEALTHY"])
+    await eventually(lambda: gateway.heartbeats[-1].observation.start_count == 2)
+    assert guest.redis_cli("GET", "kept") == "42"
+
+
+@pytest.mark.usefixtures("prepared")
+async def test_stop_start_and_restart_keep_data_and_users(guest, gateway: FakeGateway):
+    assert guest.redis_cli("SET", "kept", "42") == "OK"
+    stopped = await gateway.command("s", stop=pb.StopAction())
+    assert stopped.engine.observation.state == engine_pb2.ENGINE_STATE_STOPPED
+    assert not guest.servers()
+    started = await gateway.command("s2", start=pb.StartAction())
+    assert started.engine.observation.state == engine_pb2.ENGINE_STATE_HEALTHY
+    before = guest.servers()
+    restarted = await gateway.command("r", restart=pb.RestartAction())
+    assert restarted.engine.observation.state == engine_pb2.ENGINE_STATE_HEALTHY
+    assert guest.servers() != before
+    assert guest.redis_cli("GET", "kept") == "42"
+
+
+@pytest.mark.usefixtures("prepared")
+async def test_server_that_cannot_write_to_disk_is_blocked_until_it_can(
+    guest, gateway: FakeGateway
+):
+    # Snapshots for once: a failing one needs a directory that refuses, not a full disk.
+    folder = guest.root / "engine/data/redis"
+    folder.chmod(0o500)
+    try:
+        assert guest.admin("CONFIG", "SET", "save", "3600 1") == "OK"
+        assert "started" in guest.admin("BGSAVE")
+        observation = await gateway.state("BLOCKED", within=30)
+        assert "MISCONF" in observation.reason
+        assert "MISCONF" in guest.redis_cli("SET", "too", "much")
+    finally:
+        folder.chmod(0o700)
+    assert guest.admin("CONFIG", "SET", "save", "") == "OK"
+    await gateway.state("HEALTHY", within=30)
+    assert guest.redis_cli("SET", "again", "1") == "OK"
+
+
+async def test_agent_killed_in_the_middle_of_prepare_finishes_it_when_repeated(
+    guest, gateway: FakeGateway
+):
+    guest.give_token()
+    action = guest.action(user("ada"))
+    home = guest.root / "engine/data"
+    moments = [
+        (home / "users.acl").exists,
+        (home / "server.pem").exists,
+        guest.servers,
+    ]
+    for number, moment in enumerate(moments):
+        with guest.agent_process() as process:
+            await gateway.connected(more_than=number)
+            gateway.send_command("prepare-1", prepare=action)
+            await eventually(moment, within=60)
+            process.kill()
+            process.wait()
+        await eventually(lambda: not gateway.open)
+        if gateway.results_of("prepare-1"):
+            break  # Redis was quicker than we
+    with guest.agent_process():
+        await gateway.connected(more_than=number + 1)
+        result = await gateway.command("prepare-1", prepare=action)
+        assert result.error_reason == "", result.error_message + guest.log()
+        assert guest.redis_cli("PING") == "PONG"
+    assert user("ada").verifier[1:] not in guest.log()
+
+
+async def test_agent_process_leaves_the_engine_adopts_it_and_stops_it_when_told(
+    guest, gateway: FakeGateway
+):
+    guest.give_token()
+    with guest.agent_process() as process:
+        await gateway.connected()
+        assert not (await gateway.command("p", prepare=guest.action())).error_reason
+        servers = guest.servers()
+        process.send_signal(signal.SIGTERM)
+        await eventually(lambda: process.poll() is not None)
+        assert guest.servers() == servers
+    gateway.heartbeats.clear()
+    with guest.agent_process() as process:
+        await gateway.connected(more_than=1)
+        assert (await gateway.state("HEALTHY")).start_count == 1
+        assert guest.servers() == servers
+        process.send_signal(signal.SIGUSR1)
+        await eventually(lambda: process.poll() is not None)
+        assert not guest.servers()
