@@ -1,0 +1,331 @@
+"""One installation with an observer: begins operations, kills at boundaries, brings back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import http.client
+import json
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+
+from pki.enrolment import enrol_service
+from tests.acceptance.installation import PROJECT, Installation, eventually, installation
+from tests.chaos.observer import FINISH, Moment, Observer, Point, Trap, boundaries, identity_below
+from trove_grpc.gen.conductor.v1 import instance_service_pb2 as views
+from trove_grpc.gen.conductor.v1 import instance_service_pb2_grpc as views_rpc
+from trove_grpc.gen.conductor.v1 import resources_pb2
+from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2 as supervisor
+from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2_grpc as supervisor_rpc
+from trove_grpc.identity import Role
+from trove_grpc.tls import IdentityDirectory, channel_credentials, expected_server
+from trovectl import ports, procfs
+from trovectl.children import Backoff
+from trovectl.layout import Layout
+
+_BOUNDARY_SECONDS = 90.0
+_RESTART_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+_AWAY = 503
+_FORGIVEN = Backoff().forgiven_after
+_OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
+
+
+class NotAsPromisedError(AssertionError):
+    """A cell's outcome differs from an undisturbed operation's."""
+
+
+@dataclasses.dataclass(slots=True)
+class Lane:
+    """An installation, its observer and the operator's view of it."""
+
+    plane: Installation
+    observer: Observer
+    places: Layout
+    datastore: str
+    conductor: views_rpc.InstanceServiceStub
+    kills: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+
+    # What the operator asks.
+
+    def operations(self, instance_id: str) -> list[resources_pb2.Operation]:
+        """Newest first; waits while the conductor is away."""
+        request = views.ListOperationsRequest(instance_id=instance_id, page_size=100)
+        answer = self._asked(lambda: self.conductor.ListOperations(request, timeout=5))
+        return list(answer.operations)
+
+    def quota(self) -> dict[str, tuple[int, int]]:
+        """Of the test's project: resource -> (in use, reserved)."""
+        request = views.GetQuotaRequest(tenant_id=PROJECT)
+        answer = self._asked(lambda: self.conductor.GetQuota(request, timeout=5))
+        return {each.resource: (each.in_use, each.reserved) for each in answer.resources}
+
+    def _asked(self, question: Any) -> Any:
+        def answer() -> Any:
+            try:
+                return question()
+            except grpc.RpcError as error:
+                if error.code() not in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                ):
+                    raise
+                return None
+
+        return eventually(answer, "the conductor answers", within=60)
+
+    def processes(self) -> dict[str, supervisor.Process]:
+        with self._supervisor() as stub:
+            answer = stub.ListProcesses(supervisor.ListProcessesRequest(), timeout=10)
+            return {process.name: process for process in answer.processes}
+
+    def guests(self) -> list[supervisor.Guest]:
+        with self._supervisor() as stub:
+            return list(stub.ListGuests(supervisor.ListGuestsRequest(), timeout=10).guests)
+
+    def address_of(self, instance_id: str) -> str:
+        return next((g.address for g in self.guests() if g.instance_id == instance_id), "")
+
+    @contextlib.contextmanager
+    def _supervisor(self) -> Iterator[supervisor_rpc.SupervisorServiceStub]:
+        with grpc.secure_channel(
+            f"unix:{self.places.supervisor_socket}",
+            grpc.local_channel_credentials(grpc.LocalConnectionType.UDS),
+        ) as channel:
+            yield supervisor_rpc.SupervisorServiceStub(channel)
+
+    def pid_of(self, process: str, instance_id: str) -> int:
+        """0 while it does not run."""
+        if process == "agent":
+            return next((g.agent_pid for g in self.guests() if g.instance_id == instance_id), 0)
+        return self.processes()[process].pid
+
+    def is_ready(self, process: str, instance_id: str) -> bool:
+        if process == "agent":
+            return self.pid_of(process, instance_id) != 0
+        return self.processes()[process].is_ready
+
+    # What the harness does to it.
+
+    def kill(self, process: str, instance_id: str) -> int:
+        """kill -9; returns the pid that is dead now."""
+        pid = eventually(lambda: self.pid_of(process, instance_id), f"{process} runs", within=60)
+        target = procfs.identify(pid)
+        assert target is not None, f"{process} {pid} died by itself"
+        assert procfs.send(target, signal.SIGKILL)
+        eventually(lambda: not procfs.is_alive(target), f"{process} {pid} dead", within=10)
+        if process != "agent":
+            self.kills.setdefault(process, []).append(time.monotonic())
+        return int(pid)
+
+    def restart_limit(self, process: str) -> float:
+        """10 s; more only for a process this harness killed several times within a minute."""
+        times = self.kills.get(process, [])
+        failures = 1
+        for earlier, later in zip(reversed(times[:-1]), reversed(times[1:]), strict=True):
+            if later - earlier > _FORGIVEN:
+                break
+            failures += 1
+        pause = Backoff().pause(failures)
+        return _RESTART_SECONDS if failures <= 3 else _RESTART_SECONDS + pause
+
+    def await_restart(self, process: str, instance_id: str, dead: int, killed_at: float) -> float:
+        """Seconds from kill to readiness; fails when it took too long."""
+        if process == "agent":
+
+            def is_back() -> bool:
+                # Removed with its guest before it came back: nothing to wait for.
+                if all(guest.instance_id != instance_id for guest in self.guests()):
+                    return True
+                return self.pid_of(process, instance_id) not in (0, dead)
+        else:
+
+            def is_back() -> bool:
+                found = self.processes()[process]
+                return found.is_ready and found.pid != dead
+
+        limit = self.restart_limit(process)
+        eventually(is_back, f"{process} restarted by the supervisor", within=limit)
+        return time.monotonic() - killed_at
+
+    @contextlib.contextmanager
+    def kept_down(self, process: str, instance_id: str) -> Iterator[None]:
+        """Take its settings away, so that every restart ends at once; then give them back."""
+        if process == "agent":
+            settings = self.places.guest(instance_id) / "agent.toml"
+        else:
+            settings = self.places.process(process) / "config.toml"
+        aside = settings.with_name(f"{settings.name}.aside")
+        settings.rename(aside)
+        try:
+            yield
+        finally:
+            if aside.exists() and not settings.exists():
+                aside.rename(settings)
+            else:  # the guest is gone, or was built anew
+                aside.unlink(missing_ok=True)
+
+    def await_rest(self, instance_id: str) -> int:
+        """What REST answers about the instance once its own peers are back for it, too.
+
+        A channel to a process that has just come back may pause a few seconds before it looks.
+        """
+
+        def code() -> int | None:
+            try:
+                found, _ = self.plane.request("GET", f"/instances/{instance_id}")
+            except OSError:
+                return None
+            return None if found == _AWAY else found
+
+        return int(eventually(code, "REST answers about the instance", within=15))
+
+    # Operations, begun as users begin them.
+
+    def begin(self, operation: str, instance_id: str) -> str:
+        """Start it through REST; the instance's id. A new kind of operation needs a line here."""
+        if operation == "create_instance":
+            status, body = self.plane.request("POST", "/instances", new_instance(self.datastore))
+            assert status == 200, body
+            return str(body["instance"]["id"])
+        if operation == "delete_instance":
+            status, body = self.plane.request("DELETE", f"/instances/{instance_id}")
+            assert status == 202, body
+            return instance_id
+        raise NotAsPromisedError(
+            f"the task manager has an operation {operation!r} that tests/chaos cannot begin: "
+            "add it to Lane.begin, and to MAKES or ENDS in matrix.py if it makes or ends instances"
+        )
+
+    def await_end(
+        self, instance_id: str, kind: str, *, within: float = 180
+    ) -> resources_pb2.Operation:
+        def ended() -> resources_pb2.Operation | None:
+            newest = self.operations(instance_id)[0]
+            return newest if newest.kind == kind and newest.state not in _OPEN else None
+
+        found: resources_pb2.Operation = eventually(ended, f"{kind} ended", within=within)
+        return found
+
+    def undisturbed(self, kind: str, instance_id: str) -> tuple[str, list[tuple[str, Point]]]:
+        """Run one operation in peace; its instance and the boundaries it has."""
+        instance_id = self.begin(kind, instance_id)
+        operation = self.await_end(instance_id, kind)
+        if operation.state != resources_pb2.OPERATION_STATE_SUCCEEDED:
+            raise NotAsPromisedError(f"{kind} fails undisturbed: {operation}")
+        return instance_id, list(boundaries(self.observer.journal, operation.id))
+
+    def journal_of(self, operation_id: str) -> list[Moment]:
+        return [each for each in self.observer.journal if each.operation_id == operation_id]
+
+    @contextlib.contextmanager
+    def trap(self, step: str, point: Point) -> Iterator[Trap]:
+        trap = Trap(step, point)
+        self.observer.set_trap(trap)
+        try:
+            yield trap
+        finally:
+            self.observer.set_trap(None)
+            trap.release()
+
+    def await_boundary(self, trap: Trap) -> None:
+        if not trap.reached.wait(_BOUNDARY_SECONDS):
+            raise NotAsPromisedError(f"{trap.step}/{trap.point} was never reached")
+
+
+class StatusWatch:
+    """What REST showed of an instance while an operation ran."""
+
+    def __init__(self, plane: Installation, instance_id: str) -> None:
+        self.statuses: list[str] = []
+        self.answers: list[int] = []
+        self._plane = plane
+        self._instance_id = instance_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_POLL_SECONDS * 3):
+            try:
+                code, body = self._plane.request("GET", f"/instances/{self._instance_id}")
+            except (OSError, http.client.HTTPException, json.JSONDecodeError):
+                continue  # REST itself may be the dead one
+            if code not in self.answers:
+                self.answers.append(code)
+            if code == 200:
+                status = body["instance"]["status"]
+                if [status] != self.statuses[-1:]:
+                    self.statuses.append(status)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+
+def new_instance(datastore: str) -> dict[str, Any]:
+    user = {"name": "ada", "password": "s3cret-Pass", "databases": [{"name": "app"}]}
+    return {
+        "instance": {
+            "name": "chaos",
+            "flavorRef": "1",
+            "volume": {"size": 1},
+            "datastore": {"type": datastore},
+            "databases": [{"name": "app"}],
+            "users": [user],
+        }
+    }
+
+
+@contextlib.contextmanager
+def lane(datastore: str = "postgresql", **settings: str) -> Iterator[Lane]:
+    """An installation whose task manager reaches its conductor through an observer."""
+    listen = f"127.0.0.1:{ports.choose(taken=set())}"
+    folder = Path(tempfile.mkdtemp(prefix="trove-chaos-"))
+    settings["taskmanager__conductor"] = f'["{listen}"]'
+    try:
+        with installation(**settings) as plane, contextlib.ExitStack() as stack:
+            places = Layout(plane.state)
+            conductor = f"127.0.0.1:{json.loads(places.ports.read_text())['conductor']}"
+            as_conductor = identity_below(folder, "conductor")
+            as_taskmanager = identity_below(folder, "taskmanager")
+            for role, identity in (
+                (Role.CONDUCTOR, as_conductor),
+                (Role.TASKMANAGER, as_taskmanager),
+            ):
+                asyncio.run(enrol_service(places.operator_socket, role, "observer", identity))
+            observer = Observer(
+                listen, conductor, as_conductor=as_conductor, as_taskmanager=as_taskmanager
+            )
+            stack.callback(observer.close)
+            operator = IdentityDirectory(places.operator)
+            channel = grpc.secure_channel(
+                conductor,
+                channel_credentials(operator.bundle(), operator.load()),
+                options=(
+                    ("grpc.enable_http_proxy", 0),
+                    ("grpc.max_reconnect_backoff_ms", 500),
+                    expected_server(operator.bundle(), Role.CONDUCTOR),
+                ),
+            )
+            stack.callback(channel.close)
+            yield Lane(plane, observer, places, datastore, views_rpc.InstanceServiceStub(channel))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def step_names(points: Sequence[tuple[str, Point]]) -> list[str]:
+    """The steps among boundaries, in order, without the operation's own end."""
+    return list(dict.fromkeys(step for step, _ in points if step != FINISH))
