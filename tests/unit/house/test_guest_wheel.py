@@ -42,6 +42,7 @@ def test_it_holds_the_agent_the_kit_and_the_harmless_part_of_pki(wheel):
     assert {name for name in names if name.startswith("pki/")} == {
         "pki/__init__.py",
         "pki/py.typed",
+        "pki/proof.py",
         "pki/requests.py",
     }
 
