@@ -52,8 +52,6 @@ class Config:
     resend_interval: dt.timedelta = 15 * _SECOND
     # Debian's layout: <directory>/<version>/bin.
     postgresql_directory: Path = Path("/usr/lib/postgresql")
-    # Holds redis-server and redis-cli, or Valkey's where only those are.
-    redis_directory: Path = Path("/usr/bin")
     # <prefix>/sbin/mariadbd, <prefix>/bin/mariadb and mariadb-install-db.
     mariadb_prefix: Path = Path("/usr")
     # Holds redis-server and redis-cli, or Valkey's where only those are.

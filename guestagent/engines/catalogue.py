@@ -13,7 +13,6 @@ from guestagent.engines import Engine
 from guestagent.engines.mariadb import MariaDB
 from guestagent.engines.postgresql import PostgreSQL
 from guestagent.engines.redis import Redis
-from guestagent.engines.redis import Redis
 from guestagent.system import DirectSystem, LauncherSystem, System
 from trove_grpc.errors import InvalidRequestError
 
@@ -46,15 +45,6 @@ def _postgresql(config: Config, system: System) -> Engine:
         data_directory=config.data_directory,
         run_directory=config.run_directory,
         programs_directory=config.postgresql_directory,
-    )
-
-
-def _redis(config: Config, system: System) -> Engine:
-    return Redis(
-        system,
-        data_directory=config.data_directory,
-        run_directory=config.run_directory,
-        programs_directory=config.redis_directory,
     )
 
 
