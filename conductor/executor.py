@@ -29,6 +29,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
+from conductor import metrics
 from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError, OverloadedError, StaleError, UnavailableError
 
@@ -69,6 +70,8 @@ class Database:
         self._reader = ThreadPoolExecutor(threads, thread_name_prefix="database-read")
         self._queue = queue
         self._waiting = 0
+        metrics.DATABASE_LIMIT.set(queue)
+        metrics.DATABASE_WAITING.set_function(lambda: self._waiting)
 
     @property
     def engine(self) -> sa.Engine:

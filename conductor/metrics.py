@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge
 
 REPORTS = Counter(
-    "trove_conductor_reports_total", "Guests' reports taken in, by what became of them",
+    "trove_conductor_reports_total",
+    "Guests' reports taken in, by what became of them",
     ["kind", "result"],
 )
 SESSIONS_OPENED = Counter("trove_conductor_sessions_opened_total", "Session epochs granted")
@@ -20,6 +21,4 @@ DATABASE_LIMIT = Gauge(
     "trove_conductor_database_waiting_limit",
     "How many may wait before the next call is refused as OVERLOADED",
 )
-OPERATIONS = Counter(
-    "trove_conductor_operations_total", "Operations that ended", ["kind", "state"]
-)
+OPERATIONS = Counter("trove_conductor_operations_total", "Operations that ended", ["state"])

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from conductor import metrics
 from conductor.models import GuestPresence
 from trove_grpc.gen.common.v1 import engine_pb2
 
@@ -116,6 +117,7 @@ class PresenceTable:
         self._persist_interval = persist_interval
         self._forget_after = forget_after
         self._entries: dict[str, _Entry] = {}
+        metrics.GUESTS_HEARD.set_function(self.__len__)
 
     def __len__(self) -> int:
         return len(self._entries)

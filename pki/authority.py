@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from pki import metrics
 from pki.profiles import KIND_NAMES, Kind
 from trove_grpc.errors import UnavailableError
 from trove_grpc.identity import key_hash, serial_hex
@@ -66,6 +67,7 @@ class Authorities:
         """Sign a leaf that a profile described."""
         signer = self.signer(kind)
         certificate = signer.sign(builder)
+        metrics.CERTIFICATES.labels(KIND_NAMES[kind]).inc()
         public_key = certificate.public_key()
         assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101  csr.accept saw to it
         return Issued(

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from prometheus_client import Counter
-
+from taskmanager import metrics
 from taskmanager.flows import FlowState, FlowStatus
 from taskmanager.operations import OPEN
 from taskmanager.peers import ConductorClient
@@ -22,8 +21,6 @@ from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import resources_pb2
 
 log = logging.getLogger(__name__)
-
-STUCK = Counter("trove_flows_stuck_total", "Flows that ended without settling their operation")
 
 _DELETE = "delete_instance"
 _DROP_INTERVAL = dt.timedelta(hours=1)
@@ -67,13 +64,16 @@ class Sweeper:
                 with context.bound(request_id=context.new_request_id()):
                     await self.sweep()
                     await self._drop_old()
+                metrics.SWEEPS.labels("done").inc()
             except TroveError as error:
+                metrics.SWEEPS.labels("failed").inc()
                 log.warning("sweep: %s: %s", error.reason, error.message)
             await asyncio.sleep(self._interval)
 
     async def sweep(self) -> None:
         operations = await self._conductor.list_open_operations()
         known = await self._flows.list([operation.id for operation in operations])
+        self._count(operations, known)
         for operation in operations:
             status = known.get(operation.id)
             if status is None:
@@ -81,6 +81,16 @@ class Sweeper:
             elif status.state is not FlowState.OPEN:
                 await self._park(operation, status)
         self._cancel_superseded(operations)
+
+    def _count(
+        self, operations: Sequence[resources_pb2.Operation], known: Mapping[str, FlowStatus]
+    ) -> None:
+        metrics.OPERATIONS_OPEN.clear()
+        for operation in operations:
+            status = known.get(operation.id)
+            kind = operation.kind if operation.kind in self._kinds else "unknown"
+            flow = "none" if status is None else str(status.state)
+            metrics.OPERATIONS_OPEN.labels(kind, flow).inc()
 
     async def start(self, operation: resources_pb2.Operation) -> None:
         """Submit an operation's flow; harmless when it exists or has ended."""
@@ -105,7 +115,7 @@ class Sweeper:
         await self._conductor.finish_operation(
             operation.id, resources_pb2.OPERATION_STATE_STUCK, fault
         )
-        STUCK.inc()
+        metrics.STUCK.inc()
         log.error("operation %s is stuck: %s", operation.id, cause)
 
     def _cancel_superseded(self, operations: Sequence[resources_pb2.Operation]) -> None:

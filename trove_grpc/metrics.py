@@ -6,7 +6,7 @@ import ipaddress
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from trove_grpc.errors import InvalidRequestError
+from trove_grpc.errors import InvalidRequestError, UnavailableError
 
 RPC_SECONDS = Histogram(
     "trove_rpc_seconds",
@@ -29,4 +29,9 @@ def serve_metrics(listen: str) -> None:
         raise InvalidRequestError(
             f"metrics_listen {listen!r} is not a loopback address; scrape through a local agent"
         )
-    start_http_server(int(port), addr=host)
+    try:
+        start_http_server(int(port), addr=host)
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot serve metrics on {listen}: {error.strerror}", reason="PORT_TAKEN"
+        ) from error

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy.orm import Session
 
-from conductor import views
+from conductor import metrics, views
 from conductor.config import Config
 from conductor.executor import Database
 from conductor.presence import Presence, PresenceTable, clean
@@ -135,6 +135,7 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
             fault_details=clean(request.fault.details, _DETAIL_LENGTH),
             now=self._now(),
         )
+        metrics.OPERATIONS.labels(resources_pb2.OperationState.Name(request.state)).inc()
         if retired:
             self._presence.forget(retired)
         return pb2.FinishOperationResponse()

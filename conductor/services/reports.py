@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from sqlalchemy.orm import Session
 
-from conductor import views
+from conductor import metrics, views
 from conductor.config import Config
 from conductor.executor import Database
 from conductor.presence import Presence, PresenceTable, clean
@@ -80,6 +80,7 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         )
         granted = await self._database.write(guests.open_session, opening, hello, now=now)
         self._presence.load(opening.instance_id, granted)
+        metrics.SESSIONS_OPENED.inc()
         log.info(
             "session %d of %s opened by %s",
             granted.session_epoch,
@@ -156,9 +157,13 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         await self._learn_sessions(batch)
         reported = set()
         for report in batch.reports:
-            if report.WhichOneof("report") == "heartbeat" and self._presence.accept(
+            if report.WhichOneof("report") != "heartbeat":
+                continue
+            is_news = self._presence.accept(
                 report.instance_id, _presence(report, report.heartbeat.observation, now)
-            ):
+            )
+            metrics.REPORTS.labels("heartbeat", "taken" if is_news else "dropped").inc()
+            if is_news:
                 reported.add(report.instance_id)
         due = self._presence.due(reported, now)
         urgent = [item for report in batch.reports if (item := _urgent(report, now)) is not None]
@@ -167,6 +172,8 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         applied = await self._database.write(_commit, due, urgent, now)
         self._presence.persisted(due)
         for outcome in applied:
+            kind = "backup_update" if outcome.report.backup is not None else "change"
+            metrics.REPORTS.labels(kind, "dropped" if outcome.is_dropped else "taken").inc()
             if (change := outcome.new_change) is not None:
                 self._presence.accept(outcome.report.instance_id, change)
                 # Even where a later heartbeat is known here: the row now says what the change

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
+from gateway.guest import metrics
 from gateway.guest.denials import DenialFeed
 from gateway.guest.limits import Allowance
 from trove_grpc import errors
@@ -53,7 +54,7 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
     ) -> enrolment_pb2.EnrolResponse:
         """Exchange a token and a CSR for a certificate."""
         address = peer_address(context_.peer())
-        with self._bounded(address):
+        with self._bounded(address), _counted("enrol"):
             _check(request)
             if len(request.token) > _MAX_TOKEN:
                 raise errors.InvalidRequestError(
@@ -89,7 +90,7 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
     ) -> enrolment_pb2.RecoverResponse:
         """Exchange an expired certificate and proof of its key for the next certificate."""
         address = peer_address(context_.peer())
-        with self._bounded(address):
+        with self._bounded(address), _counted("recover"):
             _check(request)
             async with self._slots:
                 # Sent once: its number is good once. The guest asks again, with another.
@@ -129,6 +130,16 @@ def peer_address(peer: str) -> str:
     """The host of a gRPC peer ("ipv4:127.0.0.1:1", "ipv6:%5B::1%5D:1")."""
     host = unquote(peer).partition(":")[2].rpartition(":")[0]
     return host.strip("[]")
+
+
+@contextlib.contextmanager
+def _counted(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except errors.TroveError as error:
+        metrics.ENROLMENTS.labels(kind, error.reason).inc()
+        raise
+    metrics.ENROLMENTS.labels(kind, "passed").inc()
 
 
 def _check(request: enrolment_pb2.EnrolRequest | enrolment_pb2.RecoverRequest) -> None:

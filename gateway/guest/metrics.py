@@ -11,6 +11,20 @@ CLONES_SUSPECTED = Counter(
 )
 DENIALS_AGE = Gauge("trove_pki_denylist_age_seconds", "Time since the last good denial poll")
 DROPPED = Counter("trove_gateway_dropped_total", "Messages not forwarded", ["what"])
+ENROLMENTS = Counter(
+    "trove_gateway_enrolments_total",
+    "First requests and recoveries of guests passed on to the issuer",
+    ["kind", "result"],
+)
+COMMANDS_WAITING = Gauge(
+    "trove_gateway_commands_waiting", "Commands to guests without an answer, all guests together"
+)
+UPLINK_HEARTBEATS = Gauge(
+    "trove_gateway_uplink_heartbeats", "Guests whose latest heartbeat waits for the next flush"
+)
+UPLINK_LIMIT = Gauge(
+    "trove_gateway_uplink_pending_limit", "How many of trove_gateway_uplink_pending there may be"
+)
 UPLINK_CONNECTED = Gauge("trove_gateway_uplink_connected", "Whether the Report stream is up")
 UPLINK_PENDING = Gauge(
     "trove_gateway_uplink_pending", "Changes and backup updates without acknowledgement"

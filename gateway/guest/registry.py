@@ -34,6 +34,9 @@ class Registry:
         self._incoming: dict[str, Session] = {}  # renewed, not yet confirmed
         self._opening: set[str] = set()
         self._confirmed: OrderedDict[str, None] = OrderedDict()
+        metrics.COMMANDS_WAITING.set_function(
+            lambda: sum(len(session.commands) for session in self)
+        )
 
     def __len__(self) -> int:
         return len(self._current) + len(self._incoming)

@@ -62,6 +62,8 @@ class Uplink:
         self._unsent: OrderedDict[Key, None] = OrderedDict()
         self._something = asyncio.Event()
         self._urgent = asyncio.Event()
+        metrics.UPLINK_LIMIT.set(limit)
+        metrics.UPLINK_HEARTBEATS.set_function(self._heartbeats.__len__)
 
     @property
     def pending(self) -> int:

@@ -17,6 +17,7 @@ from pki.issuer.guests import Guests, Refusal
 from pki.issuer.limits import FailureLimiter, peer_host
 from pki.issuer.nonces import Nonces
 from pki.issuer.services import Services
+from pki.metrics import ENROLMENTS
 from pki.store import Store, audit, authorities, certificates, denials
 from trove_grpc import context, metrics
 from trove_grpc.errors import (
@@ -91,10 +92,12 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         if isinstance(outcome, Refusal):
             self._failures.count(peer)
             metrics.RPC_REFUSED.labels("TOKEN_REFUSED").inc()
+            ENROLMENTS.labels("refused").inc()
             # The one answer: which of the reasons it was stands in the audit alone.
             raise UnauthenticatedError(
                 "enrolment token refused; ask for a new one", reason="TOKEN_REFUSED"
             )
+        ENROLMENTS.labels("enrolled").inc()
         return pb.EnrolGuestResponse(
             enrolment=enrolment_service_pb2.EnrolResponse(
                 chain_pem=outcome.chain_pem,
