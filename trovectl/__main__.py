@@ -17,7 +17,7 @@ from trove_grpc.errors import InvalidRequestError, TroveError
 from trovectl import demo, down, ports, state_databases, status, up
 from trovectl.client import Installation
 from trovectl.layout import Layout
-from trovectl.plane import NAMES
+from trovectl.plane import MOST_GATEWAYS, NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "single"),
         default="auto",
         help="as root: a system user for each process (auto); single: ourselves",
+    )
+    upwards.add_argument(
+        "--gateways",
+        type=int,
+        choices=range(1, MOST_GATEWAYS + 1),
+        default=1,
+        metavar="N",
+        help=f"guest gateways, 1 to {MOST_GATEWAYS}; agents know them all (default: %(default)s)",
     )
     upwards.add_argument(
         "--set",
@@ -123,6 +131,7 @@ def _up(options: argparse.Namespace) -> int:
         rest_listen=options.rest_listen,
         users=options.users,
         overrides=_overrides(options.settings),
+        gateways=options.gateways,
         state_databases=state_databases.parse(
             options.database_url, options.database_password_file
         ),

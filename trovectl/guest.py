@@ -164,6 +164,14 @@ class Guest:
         layout.remove_tree(final)
         fresh.rename(final)
 
+    def learn_endpoints(self, enrolment: tuple[str, ...], guest: tuple[str, ...]) -> None:
+        """Tell the agent of gateways that came since; endpoints set to others stay as they are."""
+        if set(self.record.guest_endpoints) < set(guest):
+            self.record = dataclasses.replace(
+                self.record, enrolment_endpoints=enrolment, guest_endpoints=guest
+            )
+            self.save()
+
     async def start(self) -> None:
         """Start launcher and agent unless they run. Directories below run/ go with a reboot."""
         agent, engine = self._accounts.guest(self.record.index)

@@ -41,7 +41,11 @@ class Guests:
         records: Records,
         backoff: Backoff,
         settings: Mapping[str, Any],
+        enrolment_endpoints: tuple[str, ...] = (),
+        guest_endpoints: tuple[str, ...] = (),
     ) -> None:
+        self._enrolment_endpoints = enrolment_endpoints
+        self._guest_endpoints = guest_endpoints
         self._places = places
         self._accounts = accounts
         self._runtime = runtime
@@ -73,6 +77,7 @@ class Guests:
             # The task manager may be asking for the same already.
             async with self._locks[instance_id]:
                 if guest.record.state is State.RUNNING:
+                    guest.learn_endpoints(self._enrolment_endpoints, self._guest_endpoints)
                     await guest.start()
 
     def _end_strays(self) -> None:

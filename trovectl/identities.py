@@ -40,15 +40,15 @@ def fraction_left(identity: IdentityDirectory, now: dt.datetime) -> float:
 
 
 async def ensure_service(
-    socket: Path, role: Role, path: Path, *, account: Account = OURSELVES
+    socket: Path, role: Role, path: Path, *, account: Account = OURSELVES, host: str = HOST
 ) -> bool:
     """Enrol a service unless it has a certificate with life left; True when it was enrolled."""
     if fraction_left(IdentityDirectory(path), dt.datetime.now(dt.UTC)) > _LEAST_LEFT:
         return False
     fresh = _fresh(path)
-    await enrol_service(socket, role, HOST, IdentityDirectory(fresh))
+    await enrol_service(socket, role, host, IdentityDirectory(fresh))
     _put(fresh, path, account)
-    log.info("the %s got a new certificate", role)
+    log.info("the %s (%s) got a new certificate", role, host)
     return True
 
 

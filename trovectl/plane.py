@@ -35,7 +35,10 @@ _MODULES = {
     "gateway": "gateway.guest",
     "api": "gateway.rest",
 }
-_PORTS = ("issuer", "conductor", "taskmanager", "gateway", "gateway-enrolment", "gateway-guest")
+_PORTS = ("issuer", "conductor", "taskmanager")
+# A gateway's internal one has the gateway's own name.
+_GATEWAY_PORTS = ("", "-enrolment", "-guest")
+MOST_GATEWAYS = 8
 _READY_SECONDS = 60.0
 _READY_POLL_SECONDS = 0.1
 # A process that died so often before it was ever ready will not become so.
@@ -45,11 +48,17 @@ _INIT_SECONDS = 60.0
 _DATABASE_SECRET = "database.password"  # noqa: S105  a file's name
 
 
+def gateway_names(count: int) -> list[str]:
+    """Names of so many gateways; the first one's is the same however many there are."""
+    return ["gateway", *(f"gateway-{number}" for number in range(2, count + 1))]
+
+
 @dataclass(slots=True)
 class Member:
     """One process of the control plane."""
 
     name: str
+    kind: str  # one of NAMES; there may be several gateways
     account: Account
     child: Supervised
     probe: Probe
@@ -72,8 +81,12 @@ class ControlPlane:
         overrides: Mapping[str, Mapping[str, Any]],
         state_databases: Mapping[str, StateDatabase],
         datastores: Mapping[str, Any],
+        gateways: int = 1,
     ) -> None:
         self._datastores = datastores
+        self._gateways = gateway_names(gateways)
+        self.enrolment_endpoints: tuple[str, ...] = ()
+        self.guest_endpoints: tuple[str, ...] = ()
         self._places = places
         self._accounts = accounts
         self._runtime = runtime
@@ -87,7 +100,7 @@ class ControlPlane:
 
     async def reap(self) -> None:
         """End what an earlier supervisor's control plane left running, in reverse order."""
-        for name in reversed(NAMES):
+        for name in reversed([*NAMES[:-1], *gateway_names(MOST_GATEWAYS)[1:], NAMES[-1]]):
             record = self._records.get(name)
             if record is not None:
                 await children.terminate_all([record.process], number=signal.SIGTERM, grace=15)
@@ -98,16 +111,24 @@ class ControlPlane:
 
         Raises UnavailableError that names who has one of the ports.
         """
-        chosen = ports.load_or_choose(self._places.ports, _PORTS)
+        wanted = [f"{name}{part}" for name in self._gateways for part in _GATEWAY_PORTS]
+        wanted += [f"{name}-metrics" for name in (*_PORTS, *self._gateways, "api")]
+        chosen = ports.load_or_choose(self._places.ports, [*_PORTS, *wanted])
         for name, port in chosen.items():
             ports.check_free(name, ports.LOOPBACK, port)
         ports.check_free("api", *ports.split(self._rest_listen))
         addresses = {name: f"{ports.LOOPBACK}:{port}" for name, port in chosen.items()}
+        self.enrolment_endpoints = tuple(addresses[f"{name}-enrolment"] for name in self._gateways)
+        self.guest_endpoints = tuple(addresses[f"{name}-guest"] for name in self._gateways)
         settings = self._settings(addresses)
-        self.members = [self._member(name, settings[name], addresses) for name in NAMES]
+        self.members = [
+            self._member(name, kind, settings[name], addresses)
+            for kind in NAMES
+            for name in (self._gateways if kind == "gateway" else [kind])
+        ]
 
     def _settings(self, at: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        home = {name: self._places.process(name) for name in NAMES}
+        home = {name: self._places.process(name) for name in (*NAMES, *self._gateways)}
         issuer, conductor = [at["issuer"]], [at["conductor"]]
         settings: dict[str, dict[str, Any]] = {
             "issuer": {
@@ -133,15 +154,8 @@ class ControlPlane:
                 "executor_id": identities.HOST,
                 "compute": "local",
                 "supervisor_socket": str(self._places.supervisor_socket),
-                "enrolment_endpoints": [at["gateway-enrolment"]],
-                "guest_endpoints": [at["gateway-guest"]],
-            },
-            "gateway": {
-                "enrolment_listen": at["gateway-enrolment"],
-                "guest_listen": at["gateway-guest"],
-                "internal_listen": at["gateway"],
-                "issuer": issuer,
-                "conductor": conductor,
+                "enrolment_endpoints": list(self.enrolment_endpoints),
+                "guest_endpoints": list(self.guest_endpoints),
             },
             "api": {
                 "listen": self._rest_listen,
@@ -151,16 +165,27 @@ class ControlPlane:
                 "taskmanager": [at["taskmanager"]],
             },
         }
+        for name in self._gateways:
+            settings[name] = {
+                "enrolment_listen": at[f"{name}-enrolment"],
+                "guest_listen": at[f"{name}-guest"],
+                "internal_listen": at[name],
+                "issuer": issuer,
+                "conductor": conductor,
+            }
         for name, own in settings.items():
             own["identity"] = home[name] / "identity"
+            own["metrics_listen"] = at[f"{name}-metrics"]
             if name in self._state_databases:
                 password_file = home[name] / _DATABASE_SECRET
                 own.update(self._state_databases[name].settings(name, password_file))
-            own.update(self._overrides.get(name, {}))
+            own.update(self._overrides.get(_kind(name), {}))
         return settings
 
-    def _member(self, name: str, settings: Mapping[str, Any], at: Mapping[str, str]) -> Member:
-        account = self._accounts.service(name)
+    def _member(
+        self, name: str, kind: str, settings: Mapping[str, Any], at: Mapping[str, str]
+    ) -> Member:
+        account = self._accounts.service(kind)
         home = self._places.process(name)
         layout.make_directory(home, mode=0o700, account=account)
         if (database := self._state_databases.get(name)) and database.password:
@@ -169,21 +194,21 @@ class ControlPlane:
             )
         config = home / "config.toml"
         layout.write_file(config, toml.dumps(settings).encode(), mode=0o600, account=account)
-        endpoints = {key: address for key, address in at.items() if key.partition("-")[0] == name}
-        command = self._command(name, account, _MODULES[name], "--config", str(config))
+        own = [f"{name}{part}" for part in _GATEWAY_PORTS]
+        endpoints = {key: address for key, address in at.items() if key in own}
+        command = self._command(name, home, account, _MODULES[kind], "--config", str(config))
         child = Supervised(command, self._records, backoff=self._backoff)
         probe: Probe
         if name == "issuer":
             probe = SocketProbe(self._places.operator_socket)
         elif name == "api":
-            endpoints = {"rest": self._rest_listen}
+            endpoints["rest"] = self._rest_listen
             probe = HttpProbe(self._rest_listen, lambda: child.pid)
         else:
-            probe = GrpcProbe(at[name], Role(name), self._operator)
-        return Member(name, account, child, probe, endpoints, settings)
+            probe = GrpcProbe(at[name], Role(kind), self._operator)
+        return Member(name, kind, account, child, probe, endpoints, settings)
 
-    def _command(self, name: str, account: Account, *arguments: str) -> Command:
-        home = self._places.process(name.partition("-")[0])
+    def _command(self, name: str, home: Path, account: Account, *arguments: str) -> Command:
         return Command(
             name=name,
             argv=self._runtime.command(*arguments),
@@ -223,13 +248,18 @@ class ControlPlane:
             self._places.operator_socket.parent, mode=0o700, account=issuer.account
         )
         config = str(home / "config.toml")
-        command = self._command("issuer-init", issuer.account, "pki", "init", "--config", config)
+        arguments = ("pki", "init", "--config", config)
+        command = self._command("issuer-init", home, issuer.account, *arguments)
         await children.run_once(command, timeout=_INIT_SECONDS)
 
     async def _ensure_identity(self, member: Member) -> None:
         path = Path(member.settings["identity"])
         await identities.ensure_service(
-            self._places.operator_socket, Role(member.name), path, account=member.account
+            self._places.operator_socket,
+            Role(member.kind),
+            path,
+            account=member.account,
+            host=member.name.replace(member.kind, identities.HOST),
         )
 
     async def _await_ready(self, member: Member) -> None:
@@ -269,6 +299,10 @@ class ControlPlane:
     async def stop(self, names: Sequence[str]) -> None:
         """Stop these processes, last started first."""
         for member in reversed(self.members):
-            if member.name in names:
+            if member.kind in names:
                 await member.child.stop()
                 await member.probe.close()
+
+
+def _kind(name: str) -> str:
+    return name.partition("-")[0]

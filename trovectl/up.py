@@ -43,6 +43,8 @@ class Options:
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # Databases of processes that do not keep their state in SQLite, by process.
     state_databases: Mapping[str, StateDatabase] = field(default_factory=dict)
+    # How many guest gateways; agents know them all.
+    gateways: int = 1
     backoff: Backoff = field(default_factory=Backoff)
     identity_check: dt.timedelta = dt.timedelta(minutes=1)
 
@@ -92,7 +94,10 @@ async def _run(
         overrides=options.overrides,
         state_databases=options.state_databases,
         datastores=engines.datastores(installed),
+        gateways=options.gateways,
     )
+    await _reap(plane, places)
+    plane.prepare()
     guests = Guests(
         places,
         accounts=users,
@@ -100,9 +105,9 @@ async def _run(
         records=records,
         backoff=options.backoff,
         settings=options.overrides.get("agent", {}),
+        enrolment_endpoints=plane.enrolment_endpoints,
+        guest_endpoints=plane.guest_endpoints,
     )
-    await _reap(plane, places)
-    plane.prepare()
     guests.load()
     async with _socket(places, users, guests, plane):
         try:
