@@ -288,6 +288,7 @@ async def test_service_answers_on_its_socket(machine, tmp_path):
         backoff=Backoff(),
         rest_listen="127.0.0.1:0",
         overrides={},
+        state_databases={},
         datastores={},
     )
     service = SupervisorService(machine.guests, plane)
