@@ -78,7 +78,8 @@ class Backoff:
     """Pauses between restarts, seconds: first, doubled each time, up to longest."""
 
     first: float = 0.5
-    longest: float = 30.0
+    # Short: whatever keeps dying is back within 10 s of its cause being gone.
+    longest: float = 5.0
     # A process that ran this long starts over at `first`.
     forgiven_after: float = 60.0
 

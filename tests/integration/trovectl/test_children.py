@@ -19,6 +19,7 @@ from trovectl.children import Backoff, Command, Supervised
 from trovectl.records import Records
 
 FAST = Backoff(first=0.01, longest=0.05)
+SLOW = Backoff(first=60, longest=60)
 SLEEPER = "import time; time.sleep(600)"
 
 
@@ -57,7 +58,7 @@ async def test_dead_child_is_started_again_and_its_death_is_told(tmp_path, recor
 
 async def test_child_that_always_fails_names_its_last_words(tmp_path, records):
     script = "import sys; print('no such key', file=sys.stderr); sys.exit(3)"
-    child = Supervised(command(tmp_path, script), records, backoff=Backoff(first=30))
+    child = Supervised(command(tmp_path, script), records, backoff=SLOW)
     await child.start()
     await eventually(lambda: child.reason != "")
     assert child.reason == "exited with status 3: no such key"
@@ -65,7 +66,7 @@ async def test_child_that_always_fails_names_its_last_words(tmp_path, records):
 
 
 async def test_stop_during_backoff_does_not_start_it_again(tmp_path, records):
-    child = Supervised(command(tmp_path, "raise SystemExit"), records, backoff=Backoff(first=60))
+    child = Supervised(command(tmp_path, "raise SystemExit"), records, backoff=SLOW)
     await child.start()
     await eventually(lambda: child.pid == 0)
     await asyncio.wait_for(child.stop(), 5)
@@ -88,6 +89,10 @@ async def test_deaf_child_is_killed_after_its_grace(tmp_path, records):
 async def test_pause_between_restarts_doubles_up_to_the_longest():
     backoff = Backoff(first=1, longest=5)
     assert [backoff.pause(n) for n in (1, 2, 3, 4, 99)] == [1, 2, 4, 5, 5]
+
+
+async def test_whatever_died_how_often_is_tried_again_well_within_ten_seconds():
+    assert max(Backoff().pause(n) for n in range(1, 100)) <= 5
 
 
 async def test_program_that_does_not_exist_is_a_clear_error(tmp_path, records):
@@ -121,7 +126,7 @@ async def test_child_of_a_killed_supervisor_is_adopted_when_it_is_the_same(tmp_p
 
 
 async def test_child_of_another_command_is_ended_not_adopted(tmp_path, records):
-    child = Supervised(command(tmp_path, SLEEPER), records, backoff=Backoff(first=60))
+    child = Supervised(command(tmp_path, SLEEPER), records, backoff=SLOW)
     await child.start()
     later = Records(tmp_path / "processes.json")
     later.load()
