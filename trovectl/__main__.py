@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 import os
 import signal
 import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from trove_grpc import logs, process
 from trove_grpc.errors import InvalidRequestError, TroveError
-from trovectl import demo, down, ports, state_databases, status, up
+from trovectl import connect, demo, doctor, down, ports, state_databases, status, up
 from trovectl.client import Installation
 from trovectl.layout import Layout
 from trovectl.plane import MOST_GATEWAYS, NAMES
@@ -98,6 +99,14 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--output", choices=("table", "json"), default="table")
         if name == "events":
             added.add_argument("instance", help="name or id")
+    client = verb("connect", _connect, "Open the engine's own client, everything verified.")
+    client.add_argument("instance", help="name or id")
+    client.add_argument("--user", required=True, help="of the database; the client asks for more")
+    client.add_argument("--database", default="", help="Redis: its number (default: the client's)")
+    examined = verb(
+        "doctor", _doctor, "Say what is wrong, why, and what to do; 1 when anything is."
+    )
+    examined.add_argument("--output", choices=("table", "json"), default="table")
     shown = verb("demo", _demo, "Create a database through REST, break it, watch it come back.")
     shown.set_defaults(state_dir=_default_demo_state())
     shown.add_argument(
@@ -199,6 +208,19 @@ def _events(options: argparse.Namespace) -> int:
     as_json = options.output == "json"
     print(asyncio.run(status.events(installation, options.instance, as_json=as_json)))
     return 0
+
+
+def _connect(options: argparse.Namespace) -> NoReturn:
+    wanted = connect.find(
+        options.state_dir, options.instance, user=options.user, database=options.database
+    )
+    connect.become(connect.client(asyncio.run(wanted), os.environ))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    found = asyncio.run(doctor.examine(options.state_dir, now=dt.datetime.now(dt.UTC)))
+    print(doctor.render(found, as_json=options.output == "json"))
+    return 1 if found else 0
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from trove_grpc.errors import NotFoundError, UnavailableError
 from trove_grpc.gen.conductor.v1 import (
     instance_service_pb2,
     instance_service_pb2_grpc,
+    operation_service_pb2,
+    operation_service_pb2_grpc,
     resources_pb2,
 )
 from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2 as supervisor
@@ -105,10 +107,28 @@ class Installation:
         async with open_local_channel(self._places.supervisor_socket) as channel:
             yield supervisor_grpc.SupervisorServiceStub(channel)
 
+    async def open_operations(self) -> list[resources_pb2.Operation]:
+        """Every operation that has not ended, oldest first."""
+        found: list[resources_pb2.Operation] = []
+        request = operation_service_pb2.ListOpenOperationsRequest(page_size=_PAGE)
+        async with self._conductor_channel() as channel:
+            stub = channel.stub(operation_service_pb2_grpc.OperationServiceStub)
+            while True:
+                page = await call(stub.ListOpenOperations, request, timeout=_TIMEOUT, retry=True)
+                found.extend(page.operations)
+                request.page_token = page.next_page_token
+                if not request.page_token:
+                    return found
+
     @contextlib.asynccontextmanager
     async def _conductor(
         self,
     ) -> AsyncIterator[instance_service_pb2_grpc.InstanceServiceAsyncStub]:
+        async with self._conductor_channel() as channel:
+            yield channel.stub(instance_service_pb2_grpc.InstanceServiceStub)  # type: ignore[misc]
+
+    @contextlib.asynccontextmanager
+    async def _conductor_channel(self) -> AsyncIterator[PeerChannel]:
         endpoints = {
             process.name: dict(pair.split("=", 1) for pair in process.endpoints)
             for process in await self.processes()
@@ -118,4 +138,4 @@ class Installation:
             identity=IdentityDirectory(self._places.operator),
             server_role=Role.CONDUCTOR,
         ) as channel:
-            yield channel.stub(instance_service_pb2_grpc.InstanceServiceStub)  # type: ignore[misc]
+            yield channel
