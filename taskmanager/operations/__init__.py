@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -180,6 +181,30 @@ class OperationRun:
 
         await self._flow.step("end failed", end, cancellable=False)
 
+    async def clean_up(
+        self, names: Sequence[str], bodies: Mapping[str, Callable[[OperationRun, Input], Any]]
+    ) -> None:
+        """Undo, after the fault was told, what could not be undone in time; waits without limit.
+
+        A later operation of the same instance waits for it: it would meet the same outage.
+        """
+
+        async def work(name: str) -> None:
+            conductor, operation_id = self.services.conductor, self._flow.id
+            given = await self._patiently(lambda: conductor.get_input(operation_id), None)
+            with self._bound(given):
+                await self._patiently(lambda: bodies[name](self, given), None, cancellable=False)
+                with contextlib.suppress(OperationOverError):  # it has ended; this is for people
+                    await self._record(name, resources_pb2.STEP_STATE_UNDONE)
+
+        for name in names:
+            try:
+                await self._flow.step(
+                    f"clean up {name}", functools.partial(work, name), cancellable=False
+                )
+            except StepFailedError as error:
+                log.error("%s is not undone: %s", name, error.message)  # noqa: TRY400  expected, no traceback
+
     async def poll(
         self,
         check: Callable[[], Awaitable[Result | None]],
@@ -246,8 +271,12 @@ class OperationRun:
             try:
                 return await work()
             except PASSING as error:
-                if ends is not None and clock.time() + pause > ends:
-                    raise
+                if limit is not None and ends is not None and clock.time() + pause > ends:
+                    raise UnavailableError(
+                        f"a part of the control plane was away for {limit.total_seconds():g} s\n"
+                        f"{error.message}",
+                        reason=error.reason,
+                    ) from error
                 log.info("waiting for a peer: %s: %s", error.reason, error.message)
             await clock.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  jitter
             pause = min(pause * 2, _LONGEST_PAUSE)

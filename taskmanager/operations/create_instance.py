@@ -22,18 +22,24 @@ from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 # Command ids are derived, so that a step that runs again sends the same command.
 _COMMANDS = uuid.UUID("6f1ed1a6-0c0a-4c6f-9d1e-6d0f6d3c8f51")
 
+_UNDOS = {
+    "allocate_address": remove_guest,
+    "register_identity": retire_identity,
+    "boot_guest": remove_guest,
+}
+
 
 async def create_instance(flow: Flow, services: Services) -> None:
     run = OperationRun(flow, services)
     try:
         async with flow.undo_on_failure() as undo:
-            undo("allocate_address", run.undo("allocate_address", remove_guest))
+            undo("allocate_address", run.undo("allocate_address", _UNDOS["allocate_address"]))
             address = await run.step("allocate_address", allocate_address)
-            undo("register_identity", run.undo("register_identity", retire_identity))
+            undo("register_identity", run.undo("register_identity", _UNDOS["register_identity"]))
             await run.step(
                 "register_identity", functools.partial(register_identity, address=address)
             )
-            undo("boot_guest", run.undo("boot_guest", remove_guest))
+            undo("boot_guest", run.undo("boot_guest", _UNDOS["boot_guest"]))
             await run.step("boot_guest", functools.partial(boot_guest, address=address))
             await run.step("await_agent", await_agent)
             await run.step("prepare_engine", functools.partial(prepare_engine, address=address))
@@ -47,8 +53,11 @@ async def create_instance(flow: Flow, services: Services) -> None:
                 "`trovectl events INSTANCE` shows every step",
                 "`openstack database instance delete INSTANCE` removes it",
             ),
-            f"Not undone: {left}; deleting the instance tries again." if left else "",
+            f"Not undone yet: {left}; it is tried again, also by deleting the instance."
+            if left
+            else "",
         )
+        await run.clean_up(undo.failed, _UNDOS)
         return
     await run.finish()
 
@@ -119,6 +128,7 @@ async def prepare_engine(run: OperationRun, given: Input, *, address: str) -> No
         command_id=str(uuid.uuid5(_COMMANDS, f"{operation.id}/prepare_engine")),
         timeout=duration_pb2.Duration(seconds=int(limit.total_seconds())),
         request_id=operation.request_id,
+        operation_id=operation.id,
         prepare=guest_pb2.PrepareAction(
             manager=given.instance.datastore_version.manager,
             version=given.instance.datastore_version.name,

@@ -155,7 +155,31 @@ async def test_an_undo_that_fails_is_told_and_the_others_run(world):
     await run(world)
     assert world.conductor.steps()["register_identity"] == "FAILED"
     assert world.conductor.steps()["allocate_address"] == "UNDONE"
-    assert "Not undone: register_identity" in world.conductor.operation().fault.details
+    assert "Not undone yet: register_identity" in world.conductor.operation().fault.details
+
+
+async def test_what_an_outage_kept_from_being_undone_is_undone_after_it(world):
+    world.conductor.guest_states.clear()
+    away = UnavailableError("the issuer is away")
+    world.issuer.failures["retire_subject"] = [away] * 500  # longer than an undo waits
+    await run(world)
+    operation = world.conductor.operation()
+    assert operation.state == resources_pb2.OPERATION_STATE_FAILED
+    assert "Not undone yet: register_identity" in operation.fault.details
+    assert INSTANCE in world.issuer.retired
+    assert not world.compute.addresses
+
+
+async def test_cleaning_up_goes_on_after_a_crash(world):
+    world.conductor.guest_states.clear()
+    world.issuer.failures["retire_subject"] = [ConflictError("audit is full")] * 2
+    log = []
+    with pytest.raises(Crash):
+        await run(world, log, die_before="clean up register_identity")
+    assert INSTANCE not in world.issuer.retired
+    world.issuer.failures.clear()
+    await run(world, log)
+    assert INSTANCE in world.issuer.retired
 
 
 @pytest.mark.parametrize(
@@ -187,6 +211,14 @@ async def test_an_outage_longer_than_its_deadline_fails_the_step(world):
     assert world.conductor.operation().state == resources_pb2.OPERATION_STATE_FAILED
     assert world.conductor.steps()["register_identity"] == "FAILED"
     assert 590 < world.clock.now < 620
+
+
+async def test_the_fault_of_an_outage_says_so_before_it_quotes_the_wire(world):
+    world.issuer.failures["register_subject"] = [UnavailableError("10.0.0.1: refused")] * 1000
+    await run(world)
+    fault = world.conductor.operation().fault
+    assert fault.message.endswith("a part of the control plane was away for 600 s")
+    assert "Cause: 10.0.0.1: refused" in fault.details
 
 
 async def test_an_outage_of_the_conductor_never_fails_an_instance(world):
