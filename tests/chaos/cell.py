@@ -24,8 +24,8 @@ DOWN_SETTINGS = {
     "conductor__presence_deadline": "5",
     "conductor__heartbeat_interval": "1",
 }
-# Down for longer than a deadline and the pause before its last try.
-_DOWN_SECONDS = _DEADLINE * 2.5
+# A step's deadline, its undo's, and the pauses before their last tries.
+_DOWN_SECONDS = _DEADLINE * 3.0
 _END_SECONDS = 180.0
 
 
@@ -36,7 +36,7 @@ class Outcome:
     cell: Cell
     failure: str = ""
     seconds: float = 0.0
-    # From the kill to readiness; of a process that stayed down: how long it did.
+    # From the kill to readiness; of a process that stayed down, from the end of its cause.
     restart_seconds: float = 0.0
     note: str = ""
     statuses: list[str] = dataclasses.field(default_factory=list)
@@ -103,28 +103,31 @@ class _Run:
         )
 
     def _keep_down(self, trap: Trap) -> None:
-        """Down until a step has failed, or past every deadline; then brought back."""
+        """Down until the operation has ended, or past every deadline; then brought back."""
         lane, process = self._lane, self._cell.process
         with lane.kept_down(process, self.instance_id):
-            lane.kill(process, self.instance_id)
+            dead = lane.kill(process, self.instance_id)
             killed_at = time.monotonic()
             trap.release(lost=process in _HOLDERS)
 
             def has_given_up() -> bool:
                 seen = lane.journal_of(trap.operation_id)
                 return time.monotonic() - killed_at > _DOWN_SECONDS or any(
-                    moment.state == "FAILED" or moment.step == FINISH for moment in seen
+                    moment.step == FINISH for moment in seen
                 )
 
-            eventually(has_given_up, "the step failed or its deadline passed", within=60)
-            self.outcome.restart_seconds = time.monotonic() - killed_at
+            eventually(has_given_up, "the operation ended or every deadline passed", within=60)
+        given_back = time.monotonic()
+        self.outcome.restart_seconds = lane.await_restart(
+            process, self.instance_id, dead, given_back
+        )
 
     def _judge_failed(self, ended: resources_pb2.Operation) -> None:
         lane = self._lane
         self.outcome.note = f"ERROR: {ended.fault.message}"
         judge.failed_with_reason(lane, self.instance_id, ended)
         if self._cell.operation in MAKES:
-            judge.nothing_left(lane, self.instance_id, self._address)
+            judge.comes_to_nothing(lane, self.instance_id, self._address)
         # The record and its quota go when its owner deletes it, and that works.
         lane.undisturbed("delete_instance", self.instance_id)
         self._judge_gone()

@@ -29,14 +29,12 @@ from trove_grpc.gen.supervisor.v1 import supervisor_service_pb2_grpc as supervis
 from trove_grpc.identity import Role
 from trove_grpc.tls import IdentityDirectory, channel_credentials, expected_server
 from trovectl import ports, procfs
-from trovectl.children import Backoff
 from trovectl.layout import Layout
 
 _BOUNDARY_SECONDS = 90.0
 _RESTART_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _AWAY = 503
-_FORGIVEN = Backoff().forgiven_after
 _OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
 
 
@@ -53,7 +51,6 @@ class Lane:
     places: Layout
     datastore: str
     conductor: views_rpc.InstanceServiceStub
-    kills: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     # What the operator asks.
 
@@ -109,11 +106,6 @@ class Lane:
             return next((g.agent_pid for g in self.guests() if g.instance_id == instance_id), 0)
         return self.processes()[process].pid
 
-    def is_ready(self, process: str, instance_id: str) -> bool:
-        if process == "agent":
-            return self.pid_of(process, instance_id) != 0
-        return self.processes()[process].is_ready
-
     # What the harness does to it.
 
     def kill(self, process: str, instance_id: str) -> int:
@@ -123,23 +115,10 @@ class Lane:
         assert target is not None, f"{process} {pid} died by itself"
         assert procfs.send(target, signal.SIGKILL)
         eventually(lambda: not procfs.is_alive(target), f"{process} {pid} dead", within=10)
-        if process != "agent":
-            self.kills.setdefault(process, []).append(time.monotonic())
         return int(pid)
 
-    def restart_limit(self, process: str) -> float:
-        """10 s; more only for a process this harness killed several times within a minute."""
-        times = self.kills.get(process, [])
-        failures = 1
-        for earlier, later in zip(reversed(times[:-1]), reversed(times[1:]), strict=True):
-            if later - earlier > _FORGIVEN:
-                break
-            failures += 1
-        pause = Backoff().pause(failures)
-        return _RESTART_SECONDS if failures <= 3 else _RESTART_SECONDS + pause
-
     def await_restart(self, process: str, instance_id: str, dead: int, killed_at: float) -> float:
-        """Seconds from kill to readiness; fails when it took too long."""
+        """Seconds from `killed_at` to readiness; fails when it took too long."""
         if process == "agent":
 
             def is_back() -> bool:
@@ -153,8 +132,7 @@ class Lane:
                 found = self.processes()[process]
                 return found.is_ready and found.pid != dead
 
-        limit = self.restart_limit(process)
-        eventually(is_back, f"{process} restarted by the supervisor", within=limit)
+        eventually(is_back, f"{process} restarted by the supervisor", within=_RESTART_SECONDS)
         return time.monotonic() - killed_at
 
     @contextlib.contextmanager
