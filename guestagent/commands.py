@@ -13,7 +13,9 @@ A ping changes nothing, so it neither waits behind long commands nor is journale
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import uuid
 
 from guestagent.engines import EngineSpec
 from guestagent.journal import Journal, Progress
@@ -75,7 +77,10 @@ class Commands:
     async def _work(self, queue: asyncio.Queue[tuple[float, session_pb2.Command]]) -> None:
         while True:
             due, command = await queue.get()
-            with context.bound(request_id=context.accept_request_id(command.request_id)):
+            # A gateway's words are not trusted to be fit for a log line either.
+            labels = {"operation": command.operation_id} if _is_id(command.operation_id) else {}
+            request_id = context.accept_request_id(command.request_id)
+            with context.bound(request_id=request_id, **labels):
                 try:
                     result = await self._answer(command, due)
                 finally:
@@ -166,6 +171,12 @@ class Commands:
             case _:
                 result.engine.observation.CopyFrom(observation)
         return result
+
+
+def _is_id(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return str(uuid.UUID(text)) == text
+    return False
 
 
 def _failure(command: session_pb2.Command, error: TroveError) -> session_pb2.CommandResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,8 @@ from trove_grpc.gen.conductor.v1 import (
     operation_service_pb2,
     resources_pb2,
 )
+
+log = logging.getLogger(__name__)
 
 
 class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
@@ -70,6 +73,8 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
             default_datastore=self._config.default_datastore,
             now=operation.create_time,
         )
+        with context.bound(instance=record.instance.id, operation=operation_id):
+            log.info("create_instance accepted for %s", request.tenant_id)
         return pb2.CreateInstanceResponse(instance=self._view(record), operation_id=operation_id)
 
     async def GetInstanceView(
@@ -122,6 +127,8 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         operation_id = await self._database.write(
             instances.begin_delete, operation, now=operation.create_time
         )
+        with context.bound(instance=_key(request.instance_id), operation=operation_id):
+            log.info("delete_instance accepted for %s", request.tenant_id)
         return pb2.DeleteInstanceResponse(operation_id=operation_id)
 
     async def GetOperation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,12 @@ from conductor.store import guests, instances, operations, settlement
 from conductor.store.guests import LiveSession
 from conductor.store.instances import InstanceRecord
 from conductor.store.operations import OperationRecord
+from trove_grpc import context
 from trove_grpc.errors import InvalidRequestError
 from trove_grpc.gen.conductor.v1 import operation_service_pb2 as pb2
 from trove_grpc.gen.conductor.v1 import operation_service_pb2_grpc, resources_pb2
+
+log = logging.getLogger(__name__)
 
 _DETAIL_LENGTH = 4096
 _STEP_STATES = frozenset({"RUNNING", "SUCCEEDED", "FAILED", "UNDONE"})
@@ -135,6 +139,8 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
             fault_details=clean(request.fault.details, _DETAIL_LENGTH),
             now=self._now(),
         )
+        with context.bound(operation=clean(request.operation_id, 36)):
+            log.info("ended %s", resources_pb2.OperationState.Name(request.state))
         metrics.OPERATIONS.labels(resources_pb2.OperationState.Name(request.state)).inc()
         if retired:
             self._presence.forget(retired)

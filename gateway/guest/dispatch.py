@@ -8,6 +8,7 @@ session up again and repeats the same command id, which the agent's journal make
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import Any
 
@@ -21,6 +22,8 @@ from trove_grpc import context, errors
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2 as dispatch_pb2
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_rpc
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
+
+log = logging.getLogger(__name__)
 
 _COMMAND_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}\Z")
 # For a caller that sets no deadline, seconds.
@@ -40,31 +43,44 @@ class DispatchService(dispatch_rpc.DispatchServiceServicer):
     ) -> dispatch_pb2.SendCommandResponse:
         """Send one command and wait for its result."""
         command = _checked(request.command)
-        session = self._registry.current(request.instance_id)
+        with context.bound(instance=request.instance_id, operation=command.operation_id):
+            return await self._send(request.instance_id, command)
+
+    async def _send(
+        self, instance_id: str, command: guest_pb2.Command
+    ) -> dispatch_pb2.SendCommandResponse:
+        session = self._registry.current(instance_id)
         action = command.WhichOneof("action") or ""
         if action in DESTRUCTIVE:
             self._feed.require_fresh()
             _refuse_suspected(session)
         if session.hello.capabilities and action not in session.hello.capabilities:
             raise errors.UnsupportedError(
-                f"the agent of {request.instance_id} ({session.hello.agent_version}) does not "
+                f"the agent of {instance_id} ({session.hello.agent_version}) does not "
                 f"understand {action!r}; upgrade it",
-                subject=request.instance_id,
+                subject=instance_id,
             )
         timeout = _timeout(command)
         pending = session.submit(command, timeout)
+        log.info("command %s %s goes to session %d", action, command.command_id, session.epoch)
         try:
             async with asyncio.timeout(timeout):
                 # Shielded: another caller may wait for the same answer.
                 result = await asyncio.shield(pending.answer)
         except TimeoutError as error:
             raise errors.DeadlineError(
-                f"no answer to {action} from {request.instance_id} in {timeout:.0f} s; it may "
+                f"no answer to {action} from {instance_id} in {timeout:.0f} s; it may "
                 "have happened: repeat with the same command id",
-                subject=request.instance_id,
+                subject=instance_id,
             ) from error
         finally:
             session.commands.release(pending)
+        log.info(
+            "command %s %s was answered %s",
+            action,
+            command.command_id,
+            result.error_reason or "well",
+        )
         return dispatch_pb2.SendCommandResponse(result=result)
 
     async def ListSessions(

@@ -580,9 +580,12 @@ class Command(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     request_id: _builtins.str
     """Follows the request through every hop's log."""
+    operation_id: _builtins.str
+    """The operation this is a part of, for the logs; empty where there is none."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time left when the gateway sent it; the guest's clock does not matter."""
@@ -608,10 +611,11 @@ class Command(_message.Message):
         stop: Global___StopAction | None = ...,
         restart: Global___RestartAction | None = ...,
         ping: Global___PingAction | None = ...,
+        operation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "ping", b"ping", "prepare", b"prepare", "restart", b"restart", "start", b"start", "stop", b"stop", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "restart", b"restart", "start", b"start", "stop", b"stop", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "restart", b"restart", "start", b"start", "stop", b"stop", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
