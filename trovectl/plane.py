@@ -194,7 +194,7 @@ class ControlPlane:
             )
         config = home / "config.toml"
         layout.write_file(config, toml.dumps(settings).encode(), mode=0o600, account=account)
-        own = [f"{name}{part}" for part in _GATEWAY_PORTS]
+        own = [f"{name}{part}" for part in (*_GATEWAY_PORTS, "-metrics")]
         endpoints = {key: address for key, address in at.items() if key in own}
         command = self._command(name, home, account, _MODULES[kind], "--config", str(config))
         child = Supervised(command, self._records, backoff=self._backoff)

@@ -236,6 +236,7 @@ class OperationRun:
         self, step: str, state: resources_pb2.StepState.ValueType, detail: str = ""
     ) -> None:
         conductor, operation_id = self.services.conductor, self._flow.id
+        log.info("step %s: %s", step, resources_pb2.StepState.Name(state))
         with _only_while_open(operation_id):
             await self._patiently(
                 lambda: conductor.record_step(operation_id, step, state, detail),
