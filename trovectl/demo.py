@@ -1,4 +1,4 @@
-"""`trovectl demo`: a database from nothing through the real client, broken and brought back.
+"""`trovectl demo`: a database of each engine through the real client, one broken and brought back.
 
 Everything a newcomer would do by hand, with the commands they would type.
 """
@@ -10,29 +10,28 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trove_grpc.errors import DeadlineError, TroveError, UnavailableError
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.tls import IdentityDirectory, anchors, write_atomically
-from trovectl import down, lock, ports, procfs, up
+from trovectl import demo_engines, down, lock, ports, procfs, up
 from trovectl.client import Installation
+from trovectl.demo_engines import Engine
 from trovectl.layout import Layout
 
 _PROJECT = "demo"
 _NAME_PREFIX = "demo-"
-_DATABASE = "shop"
-_USER = "alice"
 _POLL_SECONDS = 0.2
 _UP_SECONDS = 180.0
 _CREATE_SECONDS = 300.0
@@ -132,6 +131,14 @@ def _start(state: Path, rest: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An instance of the play."""
+
+    engine: Engine
+    id: str
+
+
 class Demo:
     """One play against a running installation."""
 
@@ -142,24 +149,20 @@ class Demo:
         self._password = secrets.token_urlsafe(12)
 
     def play(self) -> str:
-        """Create, connect, kill, connect again; answers the instance's name."""
+        """Create, connect, kill, connect again; answers the name of the first instance."""
         self._clear()
-        instance_id = self._create()
-        self._watch(instance_id)
-        instance = self._get(f"instances/{instance_id}")["instance"]
-        host = instance["ip"][0]
-        _title("Connecting as the new user, the server's certificate verified in full")
-        self._psql(
-            host,
-            "CREATE TABLE orders (id int, item text); "
-            "INSERT INTO orders VALUES (1, 'tea'), (2, 'cups')",
-        )
-        self._psql(host, "SELECT * FROM orders")
-        before = self._show(instance_id)
-        self._kill(instance_id)
-        self._await_recovery(instance_id, before)
-        self._psql(host, "SELECT count(*) AS orders_still_there FROM orders")
-        return str(instance["name"])
+        made = self._create_all()
+        self._watch(made)
+        _title("Connecting as the new users with each engine's own client, servers verified")
+        for each in made:
+            self._run(each, each.engine.write)
+            self._run(each, each.engine.read)
+        victim = made[0]
+        before = self._show(victim.id)
+        self._kill(victim)
+        self._await_recovery(victim.id, before)
+        self._run(victim, victim.engine.read)
+        return str(self._get(f"instances/{victim.id}")["instance"]["name"])
 
     def _clear(self) -> None:
         """Databases of earlier plays would use up the quota."""
@@ -170,34 +173,47 @@ class Demo:
         ]
         if not old:
             return
-        _title("Removing the database of an earlier demo")
-        for each in old:
-            # One that was being built when its demo was killed is finished first.
-            _await(
-                lambda each=each: self._show(each["id"])[0].split()[0] != "BUILD",  # type: ignore[misc]
-                _CREATE_SECONDS,
-                f"{each['name']} to leave BUILD",
-            )
-            self._openstack("delete", each["id"])
+        _title("Removing the databases of an earlier demo")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._delete, old))
 
         def gone() -> bool:
             left = {each["id"] for each in self._get("instances?limit=100")["instances"]}
             return not left.intersection(each["id"] for each in old)
 
-        _await(gone, _DELETE_SECONDS, "the old demo database to be removed")
+        _await(gone, _DELETE_SECONDS, "the old demo databases to be removed")
 
-    def _create(self) -> str:
-        _title("Creating a PostgreSQL database through the REST API with OpenStack's own client")
-        name = f"{_NAME_PREFIX}{time.strftime('%H%M%S')}"
+    def _delete(self, instance: dict[str, Any]) -> None:
+        # One that was being built when its demo was killed is finished first.
+        _await(
+            lambda: self._show(instance["id"])[0].split()[0] != "BUILD",
+            _CREATE_SECONDS,
+            f"{instance['name']} to leave BUILD",
+        )
+        self._openstack("delete", instance["id"])
+
+    def _create_all(self) -> list[Made]:
+        """One instance of each engine that is installed, all at once."""
+        offered = {each["name"] for each in self._get("datastores")["datastores"]}
+        engines = [engine for engine in demo_engines.ENGINES if engine.datastore in offered]
+        if not engines:
+            raise UnavailableError("no engine is installed; run `make setup`")
+        titles = ", ".join(engine.title for engine in engines)
+        _title(f"Creating {titles} at once, through REST with OpenStack's own client")
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self._create, engines))
+
+    def _create(self, engine: Engine) -> Made:
+        name = f"{_NAME_PREFIX}{engine.datastore}-{time.strftime('%H%M%S')}"
         output = self._openstack(
             *("create", name, "--flavor", "db.tiny", "--size", "1"),
-            *("--datastore", "postgresql", "--databases", _DATABASE),
-            *("--users", f"{_USER}:{self._password}"),
+            *("--datastore", engine.datastore, *engine.create),
+            *("--users", f"{demo_engines.USER}:{self._password}"),
             *("-f", "json"),
         )
         created = json.loads(output)
-        _say(f"  {created['id']}  {created['status']}")
-        return str(created["id"])
+        _say(f"  {created['id']}  {created['status']}  {engine.title}")
+        return Made(engine, str(created["id"]))
 
     def _openstack(self, *arguments: str) -> str:
         """Run `openstack database instance …`; raises UnavailableError with what it says."""
@@ -235,31 +251,42 @@ class Demo:
         except (OSError, ValueError) as error:
             raise UnavailableError(f"GET {path}: {error}") from error
 
-    def _watch(self, instance_id: str) -> None:
-        """Print each step as it ends until the operation does."""
-        shown: set[tuple[str, str]] = set()
+    def _watch(self, made: Sequence[Made]) -> None:
+        """Print each step of every creation as it ends, until all have ended well."""
+        shown: set[tuple[str, str, str]] = set()
         ends = time.monotonic() + _CREATE_SECONDS
-        while True:
-            operation = self._get(f"instances/{instance_id}/operations")["operations"][0]
-            for step in operation["steps"]:
-                key = (step["name"], step["state"])
-                if key not in shown:
-                    shown.add(key)
-                    detail = f"  {step['detail']}" if step.get("detail") else ""
-                    _say(f"  {time.strftime('%T')}  {step['name']:<18} {step['state']}{detail}")
-            if operation["state"] == "SUCCEEDED":
-                break
-            if operation["state"] in ("FAILED", "STUCK"):
-                fault = operation.get("fault", {})
-                raise UnavailableError(
-                    f"create_instance {operation['state']}: "
-                    f"{fault.get('message', '')}\n{fault.get('details', '')}"
-                )
+        open_ones = list(made)
+        while open_ones:
+            open_ones = [each for each in open_ones if not self._is_built(each, shown)]
             if time.monotonic() > ends:
-                raise DeadlineError(f"the instance was not built within {_CREATE_SECONDS:g} s")
+                raise DeadlineError(f"the instances were not built within {_CREATE_SECONDS:g} s")
             time.sleep(_POLL_SECONDS)
-        _await(lambda: self._show(instance_id)[0] == "ACTIVE / HEALTHY", 60, "ACTIVE and HEALTHY")
-        _say("  the instance is ACTIVE and HEALTHY")
+        for each in made:
+            _await(
+                lambda each=each: self._show(each.id)[0] == "ACTIVE / HEALTHY",  # type: ignore[misc]
+                60,
+                f"{each.engine.title} to be ACTIVE and HEALTHY",
+            )
+        _say(f"  ACTIVE and HEALTHY: {', '.join(each.engine.title for each in made)}")
+
+    def _is_built(self, made: Made, shown: set[tuple[str, str, str]]) -> bool:
+        operation = self._get(f"instances/{made.id}/operations")["operations"][0]
+        for step in operation["steps"]:
+            key = (made.id, step["name"], step["state"])
+            if key not in shown:
+                shown.add(key)
+                detail = f"  {step['detail']}" if step.get("detail") else ""
+                _say(
+                    f"  {time.strftime('%T')}  {made.engine.title:<10}  {step['name']:<18} "
+                    f"{step['state']}{detail}"
+                )
+        if operation["state"] in ("FAILED", "STUCK"):
+            fault = operation.get("fault", {})
+            raise UnavailableError(
+                f"create_instance of {made.engine.title} {operation['state']}: "
+                f"{fault.get('message', '')}\n{fault.get('details', '')}"
+            )
+        return bool(operation["state"] == "SUCCEEDED")
 
     def _show(self, instance_id: str) -> tuple[str, int]:
         """Status and operating status as REST has them, and how often the engine was started."""
@@ -267,54 +294,26 @@ class Demo:
         state = f"{instance['status']} / {instance['operating_status'] or '-'}"
         return state, int(instance.get("engine", {}).get("start_count", 0))
 
-    def _psql(self, host: str, statement: str) -> None:
-        """Run a statement as the demo's user; the password goes through a private file."""
-        program = shutil.which("psql")
-        if program is None:
-            raise UnavailableError("there is no psql on PATH; run `make setup`")
+    def _run(self, made: Made, statement: str) -> None:
+        """Run a statement as the demo's user with the engine's own client."""
         bundle = IdentityDirectory(self._places.operator).bundle()
         authority = self._state / "database-ca.pem"
         roots = anchors(bundle, {trust_pb2.AUTHORITY_KIND_DATABASE_ROOT})
         write_atomically(authority, roots, mode=0o644)
-        target = (
-            f"host={host} dbname={_DATABASE} user={_USER} "
-            f"sslmode=verify-full sslrootcert={authority}"
-        )
-        _say(f'  $ psql "{target}" -c "{statement}"')
-        with tempfile.TemporaryDirectory() as folder:
-            secret = Path(folder) / "pgpass"
-            write_atomically(secret, f"{host}:*:*:*:{self._password}\n".encode(), mode=0o600)
-            done = subprocess.run(
-                [program, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", target, "-c", statement],
-                env={
-                    "PATH": os.environ.get("PATH", ""),
-                    "PGPASSFILE": str(secret),
-                    "HOME": folder,
-                },
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-        if done.returncode:
-            raise UnavailableError(f"psql failed: {done.stderr.strip()}")
-        for line in done.stdout.rstrip().splitlines():
+        host = self._get(f"instances/{made.id}")["instance"]["ip"][0]
+        access = demo_engines.Access(host=host, password=self._password, authority=authority)
+        typed, printed = demo_engines.run(made.engine, access, statement)
+        _say(f"  $ {typed}")
+        for line in printed.splitlines():
             _say(f"  {line}")
 
-    def _kill(self, instance_id: str) -> None:
-        _title("Killing the engine with kill -9")
-        postmaster = next(
-            (
-                process
-                for process in procfs.under(self._places.guest(instance_id))
-                if procfs.arguments(process.pid)[:1] and _is_postmaster(process.pid)
-            ),
-            None,
-        )
-        if postmaster is None:
+    def _kill(self, made: Made) -> None:
+        _title(f"Killing {made.engine.title} with kill -9")
+        server = demo_engines.server_of(made.engine, self._places.guest(made.id))
+        if server is None:
             raise UnavailableError("no running engine was found")
-        procfs.send(postmaster, signal.SIGKILL)
-        _say(f"  $ kill -9 {postmaster.pid}")
+        procfs.send(server, signal.SIGKILL)
+        _say(f"  $ kill -9 {server.pid}")
 
     def _await_recovery(self, instance_id: str, before: tuple[str, int]) -> None:
         """Print what REST shows, whenever it changes, until the engine is healthy again."""
@@ -330,12 +329,6 @@ class Demo:
             return now[0] == "ACTIVE / HEALTHY" and now[1] > before[1]
 
         _await(recovered, _RECOVER_SECONDS, "the agent to bring the engine back")
-
-
-def _is_postmaster(pid: int) -> bool:
-    argv = procfs.arguments(pid)
-    # Its children show a title ("postgres: checkpointer"), not their arguments.
-    return argv[0].endswith("/postgres") and "-D" in argv
 
 
 def _await(claim: Callable[[], bool], seconds: float, what: str) -> None:
