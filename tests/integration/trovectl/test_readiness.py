@@ -21,7 +21,7 @@ async def speaking(answer: bytes) -> AsyncIterator[str]:
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
-        yield "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_the_rest_api_says_which_process_it_is():
