@@ -93,6 +93,7 @@ CALLERS: dict[str, frozenset[Role]] = {
     "/grpc.health.v1.Health/Check": _SERVICES | _OPERATOR,
     "/grpc.health.v1.Health/Watch": _SERVICES | _OPERATOR,
     "/grpc.health.v1.Health/List": _OPERATOR,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _OPERATOR,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": frozenset({Role.OPERATOR}),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from trove_grpc.errors import UnavailableError
 from trove_grpc.gen.common.v1 import trust_pb2
@@ -20,6 +20,7 @@ Options = Sequence[tuple[str, int]]
 Register = Callable[[aio.Server], None]
 
 INTERNAL_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_SERVICE, trust_pb2.AUTHORITY_KIND_OPERATOR})
+_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 GUEST_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_GUEST})
 
 # Each value was seen to act (design: performance §6); keepalive_timeout was seen not to.
@@ -94,11 +95,28 @@ def build_internal_server(
     register(server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection(
-        [*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server
-    )
+    _enable_reflection(server, [*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
     port = _listen(server, listen, server_credentials(identity, INTERNAL_TRUSTS))
     return Server(server, port, servicer)
+
+
+def _enable_reflection(server: aio.Server, services: Collection[str]) -> None:
+    """Reflection under both of its names.
+
+    Clients ask for v1 first, which grpcio does not have; they ask for v1alpha after UNIMPLEMENTED
+    alone, and here an unknown method is forbidden. v1 is v1alpha renamed: the messages are equal.
+    """
+    reflection.enable_server_reflection(services, server)
+    servicer = reflection.aio.ReflectionServicer(services)
+    info = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handlers = {"ServerReflectionInfo": info}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(_REFLECTION_V1, handlers),)
+    )
 
 
 def build_guest_server(

@@ -303,6 +303,7 @@ async def test_the_guest_listener_answers_unknown_methods_like_forbidden_ones(
         for method in (
             "/no.such.Service/Method",
             "/grpc.health.v1.Health/Check",
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             "/trove.issuer.v1.IssuerService/MintToken",
         ):
