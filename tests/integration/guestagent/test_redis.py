@@ -209,7 +209,10 @@ async def test_user_works_with_all_keys_and_channels_and_manages_nothing(guest):
 @pytest.mark.usefixtures("running")
 async def test_nobody_gets_in_without_tls_password_or_trust(guest):
     assert "WRONGPASS" in guest.redis_cli("PING", password="guess")
-    assert "WRONGPASS" in guest.redis_cli("PING", name="default", password="")
+    for password in ("", "nopass", PASSWORD):
+        said = guest.redis_cli("PING", name="default", password=password)
+        assert "PONG" not in said, said
+    assert guest.redis_cli(stdin="PING\nGET x\nCONFIG GET *\n", name="").count("NOAUTH") == 3
     assert "PONG" not in await asyncio.to_thread(from_nowhere, guest)
     said = await asyncio.to_thread(from_nowhere, guest, "--tls")
     assert "certificate verify failed" in said
@@ -241,6 +244,22 @@ async def test_nothing_acknowledged_is_lost_by_kill_9(running, guest, spec):
     await running.start(spec)
     assert guest.redis_cli("DBSIZE") == "500"
     assert guest.redis_cli("GET", "key:499") == "499"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_transactions_and_scripts_are_replayed_whole(running, guest, spec, end):
+    """Redis replays them as its default user, whatever that may do."""
+    said = guest.redis_cli(stdin="MULTI\nSET a 1\nINCRBY a 41\nEXEC\n")
+    assert said.split()[-1] == "42"
+    guest.redis_cli("EVAL", "redis.call('SET', 'b', 2); return redis.call('SET', 'c', 3)", "0")
+    if end == "stop":
+        await running.stop(spec)
+    else:
+        guest.kill()
+        await eventually(lambda: not guest.servers())
+    await running.start(spec)
+    assert guest.redis_cli("MGET", "a", "b", "c").split() == ["42", "2", "3"]
+    assert "CRITICAL" not in (guest.root / "engine/data/redis.log").read_text()
 
 
 async def test_user_keeps_the_rules_and_a_new_password_replaces_the_old(
@@ -341,6 +360,24 @@ async def test_hanging_server_is_blocked_and_a_script_without_end_can_be_stopped
     assert not guest.servers()
 
 
+async def test_server_that_reads_its_data_is_on_its_way(running, guest, spec):
+    guest.redis_cli("EVAL", "for i = 1, 20000 do redis.call('SET', 'key:' .. i, i) end", "0")
+    await running.stop(spec)
+    conf = guest.root / "engine/data/redis.conf"
+    conf.write_bytes(conf.read_bytes() + b"key-load-delay 200\n")  # µs
+    starting = asyncio.create_task(running.start(spec))
+    seen = set()  # it answers once in 1024 keys
+    while not starting.done():
+        found = await running.probe(spec)
+        seen.add((found.process, found.reason))
+    await starting
+    (reason,) = {reason for process, reason in seen if "LOADING" in reason}
+    assert (Process.STARTING, reason) in seen
+    assert Process.BLOCKED not in {process for process, _ in seen}
+    assert (await running.probe(spec)).process is Process.ANSWERING
+    assert guest.redis_cli("DBSIZE") == "20000"
+
+
 async def test_server_whose_socket_file_is_gone_is_stopped_all_the_same(running, guest, spec):
     (guest.root / "engine/run/redis.sock").unlink()
     assert (await running.probe(spec)).process is not Process.GONE
@@ -373,6 +410,8 @@ async def test_no_secret_stands_in_the_log_or_in_an_argument(running, guest, spe
     assert len(secret) > 40
     assert oct((guest.root / "engine/data/admin.secret").stat().st_mode)[-3:] == "600"
     await running.apply(spec, [], [user("ada")])
+    for name in ("users.acl", "server.pem", "redis.conf"):
+        assert oct((guest.root / "engine/data" / name).stat().st_mode)[-2:] == "00", name
     log = (guest.root / "engine/data/redis.log").read_text()
     for hidden in (secret, PASSWORD, user("ada").verifier[1:]):
         assert hidden not in log
