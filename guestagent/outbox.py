@@ -9,6 +9,9 @@
                 and is answered from the journal
 
 The outbox outlives sessions: a new stream sends again whatever is not acknowledged.
+
+Each message is numbered when it is put. What is sent late keeps its number, so that an old change
+never looks newer than the heartbeat or Hello that overtook it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 from trove_grpc.errors import OverloadedError
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
@@ -24,41 +28,36 @@ CAPACITY = 64
 
 
 class Outbox:
-    """One agent's outgoing messages, without their sequence numbers."""
+    """One agent's outgoing messages; `sequence` holds the order in which they were put."""
 
     def __init__(self, *, capacity: int = CAPACITY, now: Callable[[], float]) -> None:
         self._capacity = capacity
         self._now = now
-        self._heartbeat: session_pb2.Heartbeat | None = None
+        self.number = 0  # of the message put last
+        self._heartbeat: session_pb2.ConnectRequest | None = None
         # id -> (message, when it was last sent or None)
         self._changes: OrderedDict[str, _Pending] = OrderedDict()
         self._backups: OrderedDict[str, _Pending] = OrderedDict()
-        self._results: deque[session_pb2.CommandResult] = deque(maxlen=capacity)
+        self._results: deque[session_pb2.ConnectRequest] = deque(maxlen=capacity)
         self._waiting = asyncio.Event()
 
     def put_heartbeat(self, heartbeat: session_pb2.Heartbeat) -> None:
-        self._heartbeat = heartbeat
-        self._waiting.set()
+        self._heartbeat = self._numbered(heartbeat=heartbeat)
 
     def put_change(self, change: session_pb2.Change) -> None:
         while len(self._changes) >= self._capacity:
             self._changes.popitem(last=False)
-        self._changes[change.change_id] = _Pending(session_pb2.ConnectRequest(change=change))
-        self._waiting.set()
+        self._changes[change.change_id] = _Pending(self._numbered(change=change))
 
     def put_backup_update(self, update: session_pb2.BackupUpdate) -> None:
         if len(self._backups) >= self._capacity:
             raise OverloadedError(
                 f"{len(self._backups)} backup updates wait for the control plane", retry_after=5
             )
-        self._backups[update.update_id] = _Pending(
-            session_pb2.ConnectRequest(backup_update=update)
-        )
-        self._waiting.set()
+        self._backups[update.update_id] = _Pending(self._numbered(backup_update=update))
 
     def put_result(self, result: session_pb2.CommandResult) -> None:
-        self._results.append(result)
-        self._waiting.set()
+        self._results.append(self._numbered(command_result=result))
 
     def acknowledge(self, identifier: str) -> None:
         self._changes.pop(identifier, None)
@@ -77,7 +76,7 @@ class Outbox:
     def take(self, *, resend_after: float) -> session_pb2.ConnectRequest | None:
         """The next message that is due, most urgent first, or None."""
         if self._results:
-            return session_pb2.ConnectRequest(command_result=self._results.popleft())
+            return self._results.popleft()
         now = self._now()
         for pending in (*self._backups.values(), *self._changes.values()):
             if pending.sent_at is None or now - pending.sent_at >= resend_after:
@@ -87,9 +86,14 @@ class Outbox:
                 return copy
         if self._heartbeat is not None:
             heartbeat, self._heartbeat = self._heartbeat, None
-            return session_pb2.ConnectRequest(heartbeat=heartbeat)
+            return heartbeat
         self._waiting.clear()
         return None
+
+    def _numbered(self, **message: Any) -> session_pb2.ConnectRequest:
+        self.number += 1
+        self._waiting.set()
+        return session_pb2.ConnectRequest(sequence=self.number, **message)
 
     async def wait(self, seconds: float) -> None:
         """Until something was put, at most `seconds` (then a resend may be due)."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from typing import Any, Protocol
 
 from grpc import aio
@@ -52,7 +51,8 @@ class Session:
         self._outbox = outbox
         self._listener = listener
         self._resend_after = resend_after
-        self._sequence = itertools.count(1)
+        # What was put before our Hello is older than what Hello says.
+        self._first = outbox.number
         self._is_primary = asyncio.Event()
         self._stream: Any = None
         self.epoch = 0
@@ -71,7 +71,7 @@ class Session:
         try:
             async with asyncio.timeout(_WELCOME_SECONDS):
                 self._stream = stub.Connect(metadata=metadata)
-                await self._send(session_pb2.ConnectRequest(hello=hello))
+                await self._stream.write(session_pb2.ConnectRequest(sequence=1, hello=hello))
                 answer = await self._stream.read()
         except TimeoutError:
             await self.abandon()
@@ -155,7 +155,8 @@ class Session:
                 return
 
     async def _send(self, message: session_pb2.ConnectRequest) -> None:
-        message.sequence = next(self._sequence)
+        is_newer = message.sequence > self._first
+        message.sequence = message.sequence - self._first + 1 if is_newer else 0
         await self._stream.write(message)
 
     async def _failure(self, error: Exception) -> Exception:

@@ -97,4 +97,13 @@ def test_unknown_acknowledgement_is_ignored(outbox):
 def test_sequence_written_into_a_taken_message_does_not_reach_its_resend(outbox):
     outbox.put_change(change("a"))
     outbox.take(resend_after=0).sequence = 7
-    assert outbox.take(resend_after=0).sequence == 0
+    assert outbox.take(resend_after=0).sequence == 1
+
+
+def test_what_is_sent_late_keeps_the_number_of_when_it_was_put(outbox):
+    outbox.put_change(change("a"))
+    outbox.put_heartbeat(pb.Heartbeat())
+    outbox.put_change(change("b"))
+    assert [message.sequence for message in drain(outbox)] == [1, 3, 2]
+    outbox.rewind()
+    assert [message.sequence for message in drain(outbox)] == [1, 3]

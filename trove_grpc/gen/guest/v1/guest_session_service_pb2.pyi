@@ -79,7 +79,10 @@ class ConnectRequest(_message.Message):
     LOG_CHUNK_FIELD_NUMBER: _builtins.int
     COMMAND_RESULT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Counts from 1 in each session; orders reports within the session's epoch."""
+    """Orders reports within the session's epoch by when they came to be: 1 is
+    Hello, 0 whatever is older than it and was not acknowledged before. A
+    report that is sent again keeps its number.
+    """
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
