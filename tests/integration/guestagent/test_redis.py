@@ -213,6 +213,7 @@ async def test_nobody_gets_in_without_tls_password_or_trust(guest):
         said = guest.redis_cli("PING", name="default", password=password)
         assert "PONG" not in said, said
     assert guest.redis_cli(stdin="PING\nGET x\nCONFIG GET *\n", name="").count("NOAUTH") == 3
+    assert "NOAUTH" in guest.redis_cli(stdin="RESET\nCONFIG GET dir\n")
     assert "PONG" not in await asyncio.to_thread(from_nowhere, guest)
     said = await asyncio.to_thread(from_nowhere, guest, "--tls")
     assert "certificate verify failed" in said
