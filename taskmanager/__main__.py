@@ -24,7 +24,7 @@ from taskmanager.operations.create_instance import create_instance
 from taskmanager.operations.delete_instance import delete_instance
 from taskmanager.service import SERVICE, TaskManagerService
 from taskmanager.sweeper import Sweeper
-from trove_grpc import errors, logs, metrics, process
+from trove_grpc import errors, logs, metrics, process, readiness
 from trove_grpc.client import PeerChannel
 from trove_grpc.config import load
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2_grpc as rpc
@@ -82,6 +82,8 @@ async def serve(
                     for name, function in OPERATIONS.items()
                 },
                 concurrency=config.flow_concurrency,
+                password_file=config.flow_database_password_file,
+                lease=config.flow_lease,
             )
         )
         sweeper = Sweeper(
@@ -102,6 +104,7 @@ async def serve(
             background = [
                 group.create_task(sweeper.run(), name="sweeper"),
                 group.create_task(flows.watch(), name="flow-takeover"),
+                group.create_task(readiness.follow([server], flows.check, stop), name="readiness"),
             ]
             group.create_task(
                 ServiceRenewer(identity, issuer_channel).run(stop), name="identity-renewal"

@@ -6,7 +6,13 @@ import datetime as dt
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError
+
+# DBOS knows no other; MariaDB may still hold the conductor's and the issuer's state.
+FLOW_BACKENDS = (databases.SQLITE, databases.POSTGRESQL)
+DEFAULT_LEASE = dt.timedelta(seconds=15)
+_SHORTEST_LEASE = dt.timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +45,14 @@ class Config:
     # "host:port" of the issuers and conductors; several are tried in turn.
     issuer: tuple[str, ...]
     conductor: tuple[str, ...]
-    # Where flows are logged; sqlite:///<absolute path> on a disk of this machine.
+    # Where flows are logged: sqlite:///<absolute path> on a disk of this machine, or
+    # postgresql+psycopg://… without a password, for several task managers.
     flow_database_url: str
+    # File of mode 0600 with the database user's password; read when the process starts.
+    flow_database_password_file: Path | None = None
+    # On PostgreSQL: how long an executor that stopped renewing still counts as alive. Its flows
+    # wait that long; shorter than 15 s and a busy machine's live executors lose theirs.
+    flow_lease: dt.timedelta = DEFAULT_LEASE
     # Name of this executor in the flow log; must stay the same over restarts, because a
     # restarted executor goes on with its own flows. Differs between task managers of one log.
     executor_id: str = "taskmanager-1"
@@ -71,6 +83,16 @@ class Config:
     metrics_listen: str = ""
 
     def __post_init__(self) -> None:
+        databases.check(
+            "flow_database_url",
+            self.flow_database_url,
+            backends=FLOW_BACKENDS,
+            password_file=self.flow_database_password_file,
+        )
+        if self.flow_lease < _SHORTEST_LEASE:
+            raise InvalidRequestError(
+                f"flow_lease must be at least {_SHORTEST_LEASE.total_seconds():g} seconds"
+            )
         if self.compute != "local":
             raise InvalidRequestError(f"compute {self.compute!r} is unknown; use 'local'")
         if self.supervisor_socket is None:

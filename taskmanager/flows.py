@@ -17,31 +17,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import enum
 import functools
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import dbos._serialization as dbos_serialization
+import psycopg
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 from dbos import error as dbos_error
+from sqlalchemy import exc as database_errors
 
-from taskmanager import flow_logs
-from taskmanager.liveness import Liveness, refuse_network_disk
-from trove_grpc import context
-from trove_grpc.errors import ConflictError, InvalidRequestError, TroveError
+from taskmanager import flow_logs, metrics
+from taskmanager.config import DEFAULT_LEASE, FLOW_BACKENDS
+from taskmanager.leases import LeaseLiveness, connection_arguments
+from taskmanager.liveness import FileLiveness, Liveness, refuse_network_disk
+from trove_grpc import context, databases
+from trove_grpc.errors import ConflictError, InvalidRequestError, TroveError, UnavailableError
 
 log = logging.getLogger(__name__)
 
 Json: TypeAlias = bool | int | str | list["Json"] | dict[str, "Json"] | None
 Body: TypeAlias = Callable[[], Awaitable[Json]]
 UndoBody: TypeAlias = Callable[["StepFailedError"], Awaitable[Json]]
+Ready: TypeAlias = Callable[[], Awaitable[None]]
 FlowFunction: TypeAlias = Callable[["Flow"], Awaitable[None]]
 
 # Pinned: a hash of the source would strand every flow in flight at each upgrade. A changed flow
@@ -50,6 +57,7 @@ APPLICATION_VERSION = "1"
 _QUEUE = "operations"
 _POLL_SECONDS = 0.2  # from submission to the first step; each poll is one indexed query
 _WATCH_SECONDS = 1.0  # the longest a dead executor's flows wait, next to the poll
+_STRANDED_SECONDS = 10.0  # between a flow's claim and its first step lie milliseconds
 _THREADS = 32  # of the step log; steps themselves run on the event loop
 _RESULT_BYTES = 2048  # ids and addresses are far smaller
 _MESSAGE_CHARACTERS = 2000
@@ -107,9 +115,13 @@ class Undo:
 class Flow:
     """A running flow, as its function sees it."""
 
-    def __init__(self, flow_id: str, cancelled: asyncio.Event) -> None:
+    def __init__(
+        self, flow_id: str, cancelled: asyncio.Event, *, ready: Ready | None = None
+    ) -> None:
+        """`ready` returns once a step may start, not while this executor may be thought dead."""
         self.id = flow_id
         self._cancelled = cancelled
+        self._ready = ready
 
     async def step(self, name: str, body: Body, *, cancellable: bool = True) -> Any:
         """Run `body` once and record its result; after a restart, answer the record.
@@ -147,6 +159,8 @@ class Flow:
     async def _run(self, name: str, body: Body, *, cancellable: bool) -> Any:
         async def run() -> Json:  # a closure: DBOS logs what it runs, so arguments stay inside
             try:
+                if self._ready is not None:
+                    await self._ready()
                 if cancellable:
                     self.raise_if_cancelled()
                 return _checked(await body())
@@ -170,31 +184,42 @@ class Flows:
         executor_id: str,
         functions: dict[str, FlowFunction],
         concurrency: int = 64,
+        password_file: Path | None = None,
+        lease: dt.timedelta = DEFAULT_LEASE,
     ) -> None:
-        """`functions` are the flows by name; `concurrency` bounds those running here at once."""
-        if not database_url.startswith(_SQLITE) or database_url == _SQLITE:
-            raise InvalidRequestError(
-                f"flow_database_url must be {_SQLITE}<absolute path>: liveness of executors is "
-                "told by file locks, which PostgreSQL does not have here yet"
-            )
-        self._path = Path(database_url.removeprefix(_SQLITE))
+        """`functions` are the flows by name; `concurrency` bounds those running here at once.
+
+        `password_file` and `lease` are for PostgreSQL.
+        """
+        backend = databases.check(
+            "flow_database_url", database_url, backends=FLOW_BACKENDS, password_file=password_file
+        )
+        is_file = backend == databases.SQLITE
+        self._path = Path(database_url.removeprefix(_SQLITE)) if is_file else None
+        self._password_file = password_file
         self._url = database_url
         self._executor_id = executor_id
         self._concurrency = concurrency
         self._functions = functions
         self._workflows: dict[str, Any] = {}
-        self._liveness = Liveness(
-            self._path.with_name(f"{self._path.name}.executors"), executor_id
+        self._liveness: Liveness = (
+            LeaseLiveness(database_url, executor_id, lease=lease, password_file=password_file)
+            if self._path is None
+            else FileLiveness(self._path.with_name(f"{self._path.name}.executors"), executor_id)
         )
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._running: dict[str, asyncio.Task[Any]] = {}  # by flow
+        self._stranded: dict[str, float] = {}  # flows, and since when
         self._cancelled: dict[str, asyncio.Event] = {}
 
     async def __aenter__(self) -> Self:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        refuse_network_disk(self._path.parent)
-        self._liveness.acquire()
+        if self._path is not None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            refuse_network_disk(self._path.parent)
+        await self._liveness.acquire()
         try:
-            _prepare_sqlite(self._path)
+            if self._path is not None:
+                _prepare_sqlite(self._path)
             flow_logs.route()
             config: DBOSConfig = {
                 "name": "trove-taskmanager",
@@ -206,7 +231,7 @@ class Flows:
                 "log_level": "WARNING",
                 "max_executor_threads": _THREADS,
                 "use_listen_notify": False,
-                "db_engine_kwargs": {"hide_parameters": True},
+                "db_engine_kwargs": self._engine_arguments(),
                 "scheduler_polling_interval_sec": 3600.0,  # no flow is scheduled by DBOS
             }
             DBOS(config=config)
@@ -238,7 +263,21 @@ class Flows:
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
         loop.set_default_executor(executor)  # a flow that had just begun may have put it back
         await self._cancel_running()  # whatever the queue started in between
-        self._liveness.release()
+        await self._liveness.release()
+
+    def _engine_arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"hide_parameters": True}
+        if self._path is None:
+            arguments["creator"] = self._connect
+        return arguments
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        """A connection for DBOS: its password read now, and in no URL that DBOS would log."""
+        try:
+            return psycopg.connect(**connection_arguments(self._url, self._password_file))
+        except (psycopg.Error, UnavailableError) as error:
+            # DBOS repeats what says just this, and gives a flow up on everything else.
+            raise psycopg.OperationalError(f"connection failed: {error}") from error
 
     async def _cancel_running(self) -> None:
         tasks = list(self._tasks)
@@ -252,12 +291,15 @@ class Flows:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101  a coroutine always runs in a task
             self._tasks.add(task)
+            self._running[flow_id] = task
             cancelled = self._cancelled.setdefault(flow_id, asyncio.Event())
             try:
-                with context.bound(operation=flow_id):
-                    await function(Flow(flow_id, cancelled))
+                running = metrics.FLOWS_RUNNING.labels(name).track_inprogress()
+                with context.bound(operation=flow_id), running, _counted(name):
+                    await function(Flow(flow_id, cancelled, ready=self._liveness.wait_until_sure))
             finally:
                 self._tasks.discard(task)
+                self._running.pop(flow_id, None)
                 self._cancelled.pop(flow_id, None)
 
         return DBOS.workflow(name=name)(workflow)
@@ -270,7 +312,11 @@ class Flows:
         if name not in self._workflows:
             raise InvalidRequestError(f"no flow is named {name!r}", reason="UNKNOWN_FLOW")
         try:
-            with SetWorkflowID(flow_id), SetEnqueueOptions(queue_partition_key=key):
+            with (
+                _database_may_be_away(),
+                SetWorkflowID(flow_id),
+                SetEnqueueOptions(queue_partition_key=key),
+            ):
                 await DBOS.enqueue_workflow_async(_QUEUE, self._workflows[name])
         except dbos_error.DBOSConflictingWorkflowError as error:
             raise ConflictError(f"flow {flow_id} exists under another name") from error
@@ -287,14 +333,36 @@ class Flows:
         """The flows among `flow_ids` that are in the log."""
         if not flow_ids:
             return {}
-        rows = await DBOS.list_workflows_async(workflow_ids=[*flow_ids], load_input=False)
+        with _database_may_be_away():
+            rows = await DBOS.list_workflows_async(workflow_ids=[*flow_ids], load_input=False)
         return {row.workflow_id: _status(row) for row in rows}
 
+    async def check(self) -> None:
+        """Raise UnavailableError when the flow log does not answer."""
+        await self._liveness.check()
+
     async def watch(self) -> None:
-        """Take over the flows of dead executors, until cancelled."""
-        while True:
-            await self.adopt_abandoned()
-            await asyncio.sleep(_WATCH_SECONDS)
+        """Show that this executor lives, and take over the flows of dead ones, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._liveness.keep(self._drop_adopted), name="executor-liveness")
+            while True:
+                try:
+                    await self.adopt_abandoned()
+                except UnavailableError as error:
+                    log.warning("cannot look for flows of dead executors: %s", error.message)
+                await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _drop_adopted(self) -> None:
+        """Stop running what another executor took over while this one seemed dead."""
+        with _database_may_be_away():
+            rows = await DBOS.list_workflows_async(
+                workflow_ids=list(self._running), load_input=False, load_output=False
+            )
+        for row in rows:
+            task = self._running.get(row.workflow_id)
+            if task is not None and row.executor_id != self._executor_id:
+                log.warning("flow %s goes on at %s", row.workflow_id, row.executor_id)
+                task.cancel()
 
     async def adopt_abandoned(self) -> None:
         """Re-enqueue the flows of executors that are dead now.
@@ -302,28 +370,83 @@ class Flows:
         Looks at every pending row each time, never once per death: a takeover that failed half
         way is simply tried again.
         """
-        rows = await DBOS.list_workflows_async(
-            status="PENDING", load_input=False, load_output=False
+        with _database_may_be_away():
+            rows = await DBOS.list_workflows_async(
+                status="PENDING", load_input=False, load_output=False
+            )
+        await self._resume_stranded(
+            {row.workflow_id for row in rows if row.executor_id == self._executor_id}
         )
         owners = {row.executor_id for row in rows if row.executor_id} - {self._executor_id}
         for owner in sorted(owners):
-            with self._liveness.holding_dead(owner) as is_dead:
-                if is_dead:
-                    log.warning("executor %s is dead; taking over its flows", owner)
+            async with self._liveness.holding_dead(owner) as is_dead:
+                if not is_dead:
+                    continue
+                log.warning("executor %s is dead; taking over its flows", owner)
+                with _database_may_be_away():
                     await asyncio.to_thread(DBOS._recover_pending_workflows, [owner])  # noqa: SLF001  the atomic one; pinned by a test
+
+    async def _resume_stranded(self, pending: set[str]) -> None:
+        """Start flows again that are ours in the log, and have not run here for a while.
+
+        Their end could not be written: the database failed in a way DBOS does not wait for.
+        """
+        now = time.monotonic()
+        stranded = pending - set(self._running)
+        self._stranded = {flow: self._stranded.get(flow, now) for flow in stranded}
+        for flow, since in list(self._stranded.items()):
+            if now - since > _STRANDED_SECONDS:
+                log.warning("flow %s had stopped without an end; going on with it", flow)
+                with _database_may_be_away():
+                    await DBOS.resume_workflow_async(flow)
+                del self._stranded[flow]
 
     async def drop_finished(self, before: str) -> int:
         """Delete a batch of flows that ended before `before` (ISO 8601); returns how many."""
-        rows = await DBOS.list_workflows_async(
-            status=["SUCCESS", "ERROR", "CANCELLED"],
-            completed_before=before,
-            limit=_DROP_BATCH,
-            load_input=False,
-            load_output=False,
-        )
-        if ids := [row.workflow_id for row in rows]:
-            await DBOS.delete_workflows_async(ids)
+        with _database_may_be_away():
+            rows = await DBOS.list_workflows_async(
+                status=["SUCCESS", "ERROR", "CANCELLED"],
+                completed_before=before,
+                limit=_DROP_BATCH,
+                load_input=False,
+                load_output=False,
+            )
+            if ids := [row.workflow_id for row in rows]:
+                await DBOS.delete_workflows_async(ids)
         return len(ids)
+
+
+@contextlib.contextmanager
+def _counted(name: str) -> Iterator[None]:
+    """Count how a flow ended here; one that is cut off by our own end has not ended."""
+    result = "broken"
+    try:
+        yield
+        result = "done"
+    except StepFailedError:
+        result = "failed"
+        raise
+    except asyncio.CancelledError:
+        result = ""
+        raise
+    finally:
+        if result:
+            metrics.FLOWS_ENDED.labels(name, result).inc()
+
+
+@contextlib.contextmanager
+def _database_may_be_away() -> Iterator[None]:
+    """Steps wait for a lost database by themselves; questions about flows fail, as ours do."""
+    try:
+        yield
+    except (
+        database_errors.OperationalError,
+        database_errors.InterfaceError,
+        database_errors.TimeoutError,
+    ) as error:
+        raise UnavailableError(
+            "the flow log's database does not answer", reason="DATABASE_UNAVAILABLE"
+        ) from error
 
 
 def _status(row: Any) -> FlowStatus:

@@ -1,17 +1,19 @@
-"""Which executors of one flow log are alive, told by the kernel.
+"""Which executors of one flow log are alive: the question, and the kernel's answer.
 
-Every executor holds an exclusive `flock` on a file of its own beside the SQLite file. The kernel
-drops it when the process dies, however it dies: no clock, no lease, no false takeover.
+On SQLite every executor holds an exclusive `flock` on a file of its own beside the SQLite file.
+The kernel drops it when the process dies, however it dies: no clock, no lease, no false takeover.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from trove_grpc.errors import ConflictError, InvalidRequestError
 
@@ -22,19 +24,45 @@ _NETWORK_FILE_SYSTEMS = frozenset(
 )
 
 
-class Liveness:
-    """This executor's lock, and a look at the others'."""
+class Liveness(Protocol):
+    """What flows ask about executors, their own included."""
+
+    async def acquire(self) -> None:
+        """Become this executor; raises ConflictError while another process is."""
+
+    async def release(self) -> None:
+        """Stop being it."""
+
+    async def keep(self, on_lapse: Callable[[], Awaitable[None]]) -> None:
+        """Stay it until cancelled; `on_lapse` runs when others may have thought us dead."""
+
+    async def wait_until_sure(self) -> None:
+        """Return once nobody can hold this executor for dead: a step may start."""
+
+    async def check(self) -> None:
+        """Raise UnavailableError when the flow log does not answer."""
+
+    def holding_dead(self, executor_id: str) -> contextlib.AbstractAsyncContextManager[bool]:
+        """Whether that executor is dead; while inside, it cannot come back."""
+
+
+def check_executor_id(executor_id: str) -> None:
+    if not _EXECUTOR_ID.match(executor_id):
+        raise InvalidRequestError(
+            f"executor_id {executor_id!r}: use lower-case letters, digits, dot, dash"
+        )
+
+
+class FileLiveness:
+    """This executor's lock on a file, and a look at the others'."""
 
     def __init__(self, directory: Path, executor_id: str) -> None:
-        if not _EXECUTOR_ID.match(executor_id):
-            raise InvalidRequestError(
-                f"executor_id {executor_id!r}: use lower-case letters, digits, dot, dash"
-            )
+        check_executor_id(executor_id)
         self._directory = directory
         self._executor_id = executor_id
         self._handle: int | None = None
 
-    def acquire(self) -> None:
+    async def acquire(self) -> None:
         """Take this executor's lock; raises ConflictError while another process holds it."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = self._open(self._executor_id)
@@ -47,13 +75,23 @@ class Liveness:
             )
         self._handle = handle
 
-    def release(self) -> None:
+    async def release(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
-    @contextlib.contextmanager
-    def holding_dead(self, executor_id: str) -> Iterator[bool]:
+    async def keep(self, on_lapse: Callable[[], Awaitable[None]]) -> None:
+        """Nothing to do: the kernel keeps the lock, and never takes it away."""
+        await asyncio.Event().wait()
+
+    async def wait_until_sure(self) -> None:
+        """We run, so we hold the lock."""
+
+    async def check(self) -> None:
+        """A file of this machine is there, or nothing else is either."""
+
+    @contextlib.asynccontextmanager
+    async def holding_dead(self, executor_id: str) -> AsyncIterator[bool]:
         """Whether that executor is dead; while inside, it cannot come back."""
         if not _EXECUTOR_ID.match(executor_id):
             yield False

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.certificates import TestAuthority
+from tests.fakes.state_databases import database_servers
 from tests.fakes.taskmanager_servers import Peers
+
+__all__ = ["database_servers"]
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,22 @@
-"""A process that runs flows and may be killed: `EXECUTOR DATABASE EFFECTS FLOW...`.
+"""A process that runs flows and may be killed: `EXECUTOR DATABASE_URL EFFECTS FLOW...`.
 
 Every step appends "<flow> <step>" to EFFECTS, with fsync, then waits as long as a file
 "<step>.hold" lies beside EFFECTS.
 """
 
 import asyncio
+import contextlib
+import datetime as dt
 import os
 import sys
 from pathlib import Path
 
-from taskmanager.flows import Flow, Flows, FlowState
+from taskmanager.flows import Flow, Flows, FlowState, FlowStatus
+from trove_grpc.errors import UnavailableError
 
 STEPS = ("one", "two", "three", "four")
 PAUSE = 0.02
+LEASE = dt.timedelta(seconds=3)  # short: a test waits for its end
 
 
 async def released(hold: Path) -> None:
@@ -21,14 +25,16 @@ async def released(hold: Path) -> None:
 
 
 async def all_done(flows: Flows, flow_ids: list[str]) -> None:
+    states: dict[str, FlowStatus] = {}
     while True:
-        states = await flows.list(flow_ids)
-        if all(status.state is FlowState.DONE for status in states.values()):
+        with contextlib.suppress(UnavailableError):  # a test stops the database
+            states = await flows.list(flow_ids)
+        if states and all(status.state is FlowState.DONE for status in states.values()):
             return
         await asyncio.sleep(PAUSE)
 
 
-async def main(executor_id: str, database: Path, effects: Path, flow_ids: list[str]) -> None:
+async def main(executor_id: str, database_url: str, effects: Path, flow_ids: list[str]) -> None:
     def append(line: str) -> None:
         handle = os.open(effects, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(handle, f"{line}\n".encode())
@@ -47,9 +53,10 @@ async def main(executor_id: str, database: Path, effects: Path, flow_ids: list[s
         append(f"{flow.id} end")
 
     async with Flows(
-        database_url=f"sqlite:///{database}",
+        database_url=database_url,
         executor_id=executor_id,
         functions={"several": several},
+        lease=LEASE,
     ) as flows:
         for flow_id in flow_ids:
             await flows.submit("several", flow_id, key=flow_id)
@@ -61,4 +68,4 @@ async def main(executor_id: str, database: Path, effects: Path, flow_ids: list[s
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), sys.argv[4:]))

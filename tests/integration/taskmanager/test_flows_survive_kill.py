@@ -1,4 +1,4 @@
-"""A flow outlives kill -9 of its process: real DBOS, real SQLite, a real process."""
+"""A flow outlives kill -9 of its process: real DBOS, real databases, a real process."""
 
 import collections
 import subprocess
@@ -14,8 +14,8 @@ STEPS = ["one", "two", "three", "four"]
 
 
 class Runner:
-    def __init__(self, folder: Path) -> None:
-        self.database, self.effects = folder / "flows.sqlite", folder / "effects"
+    def __init__(self, folder: Path, database_url: str) -> None:
+        self.database_url, self.effects = database_url, folder / "effects"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -23,8 +23,8 @@ class Runner:
         return self.process
 
     def command(self, executor: str) -> list[str]:
-        files = [str(self.database), str(self.effects)]
-        return [sys.executable, str(SCRIPT), executor, *files, *FLOWS]
+        places = [self.database_url, str(self.effects)]
+        return [sys.executable, str(SCRIPT), executor, *places, *FLOWS]
 
     def lines(self) -> list[str]:
         return self.effects.read_text().splitlines() if self.effects.exists() else []
@@ -47,9 +47,13 @@ class Runner:
             self.process.communicate()
 
 
-@pytest.fixture
-def runner(tmp_path):
-    runner = Runner(tmp_path)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def runner(request, tmp_path, database_servers):
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/flows.sqlite"
+    else:
+        url = database_servers(request.param).new_database()
+    runner = Runner(tmp_path, url)
     yield runner
     runner.kill()
 

@@ -72,3 +72,13 @@ def test_a_file_lies_on_the_innermost_mount():
     assert _file_system(Path("/var/flows"), mounts) == "ext4"
     assert _file_system(Path("/data/flows"), mounts) == "nfs4"
     assert _file_system(Path("/data/l/flows"), mounts) == "xfs"
+
+
+def test_a_flow_log_on_postgresql_has_its_password_in_a_file(tmp_path):
+    text = MINIMAL.replace("sqlite:////tmp/flows.sqlite", "postgresql+psycopg://trove@/flows")
+    config = read(tmp_path, f'{text}flow_database_password_file = "/run/secret"\n')
+    assert config.flow_lease == dt.timedelta(seconds=15)
+    with pytest.raises(InvalidRequestError, match="holds a password"):
+        read(tmp_path, text.replace("trove@", "trove:secret@"))
+    with pytest.raises(InvalidRequestError, match="flow_lease must be at least"):
+        read(tmp_path, f"{text}flow_lease = 1\n")
