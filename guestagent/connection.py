@@ -100,6 +100,8 @@ class Connection:
         self.reconnect_window = config.reconnect_window.total_seconds()
         self._window_changed = asyncio.Event()
         self._clock_problem = ""  # as said last
+        self._renew_after = 0.0  # loop time
+        self._newest_epoch = 0
 
     @property
     def is_open(self) -> bool:
@@ -166,13 +168,15 @@ class Connection:
 
     async def _connect(self) -> Session:
         """Open a session, with the staged certificate if a renewal was interrupted."""
-        if self._identity.directory.exists("next"):
+        is_valid = self._identity.is_valid("current")
+        if self._identity.directory.exists("next") and (self._may_renew_in() <= 0 or not is_valid):
             try:
                 return await self._connect_with_next()
             except TroveError as error:
                 log.warning("the next certificate is not accepted: %s", error.message)
-                if not self._identity.is_valid("current"):
+                if not is_valid:
                     raise
+                self._postpone_renewal()
         try:
             return await self._open("current")
         except (UnauthenticatedError, PermissionDeniedError, ConflictError):
@@ -266,6 +270,7 @@ class Connection:
             resend_after=self._config.resend_interval.total_seconds(),
         )
         await session.open(self._hello())
+        self._newest_epoch = session.epoch
         log.info("session %d opened with the %s certificate", session.epoch, slot)
         return session
 
@@ -274,34 +279,37 @@ class Connection:
         stopping = asyncio.create_task(stop.wait(), name="stopping")
         running = self._begin(session)
         older: set[asyncio.Task[None]] = set()
-        retry_in: float | None = None
         try:
             while True:
-                left = self._identity.renew_in() if retry_in is None else retry_in
                 changed = asyncio.create_task(self._window_changed.wait(), name="window")
                 await asyncio.wait(
                     {running, stopping, changed},
-                    timeout=max(0.0, left),
+                    timeout=max(0.0, self._identity.renew_in(), self._may_renew_in()),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 changed.cancel()
                 self._window_changed.clear()
                 if stopping.done() or running.done():
                     break
-                if retry_in is None and self._identity.renew_in() > 0:
+                if max(self._identity.renew_in(), self._may_renew_in()) > 0:
                     continue  # the window moved
                 try:
-                    successor = await self._renew()
+                    successor = await self._renew(session)
                 except TroveError as error:
                     if not self._identity.is_usable:
                         log.warning("the certificate expired before it was renewed: %s", error)
                         await session.close()
                         break  # the next turn recovers
-                    low, high = _RENEWAL_RETRY_SECONDS
-                    retry_in = min(high, max(low, self._identity.expires_in() / 10))
-                    log.warning("renewal failed: %s; again in %.0f s", error.message, retry_in)
+                    self._postpone_renewal()
+                    log.warning(
+                        "renewal failed: %s; again in %.0f s", error.message, self._may_renew_in()
+                    )
+                    if self._newest_epoch != session.epoch:
+                        # A later session was opened and lost: nobody listens to this one now.
+                        await session.close()
+                        break
                     continue
-                retry_in = None
+                self._renew_after = 0.0
                 older.add(self._retire(session, running))
                 session, running = successor, self._begin(successor)
             self._session = None
@@ -320,9 +328,24 @@ class Connection:
         session.take_over()
         return asyncio.create_task(session.run(), name=f"session-{session.epoch}")
 
-    async def _renew(self) -> Session:
+    async def _renew(self, present: Session) -> Session:
         await self._identity.request_next(self.identity_stub())
-        return await self._connect_with_next()
+        # What is told from here on must not be older than the successor's Hello.
+        present.hand_over()
+        try:
+            return await self._connect_with_next()
+        except BaseException:
+            present.take_over()
+            raise
+
+    def _may_renew_in(self) -> float:
+        """Seconds until a renewal that failed may be tried again; not above 0 when it may."""
+        return self._renew_after - asyncio.get_running_loop().time()
+
+    def _postpone_renewal(self) -> None:
+        low, high = _RENEWAL_RETRY_SECONDS
+        pause = min(high, max(low, self._identity.expires_in() / 10))
+        self._renew_after = asyncio.get_running_loop().time() + pause
 
     def _retire(self, session: Session, running: asyncio.Task[None]) -> asyncio.Task[None]:
         """Let the old session hear what is still coming; the gateway ends it with Goodbye."""
