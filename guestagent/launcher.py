@@ -115,9 +115,12 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
 @contextlib.asynccontextmanager
 async def serving(socket: Path, agent_uid: int) -> AsyncIterator[None]:
     """Listen on `socket` for the block's duration; a dead launcher's socket is replaced."""
-    socket.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(Launcher(agent_uid).handle, socket)
-    socket.chmod(0o666)  # SO_PEERCRED decides
+    # Between bind, listen and chmod a socket is seen and refuses: it gets its name last.
+    draft = socket.with_name(f".{socket.name}.new")
+    draft.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(Launcher(agent_uid).handle, draft)
+    draft.chmod(0o666)  # SO_PEERCRED decides
+    draft.rename(socket)
     try:
         yield
     finally:
