@@ -40,9 +40,10 @@ def eventually(claim: Callable[[], Any], what: str, *, within: float = 60) -> An
 class Installation:
     """One state directory with its supervisor, REST API and guests."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
         self.state = folder / "state"
         self.rest = f"127.0.0.1:{ports.choose(taken=set())}"
+        self.arguments = arguments
         self.settings = settings
         self.supervisor: subprocess.Popen[str] | None = None
         self.said: list[str] = []
@@ -53,6 +54,7 @@ class Installation:
         """Start and return when it says that it is ready."""
         argv = [sys.executable, "-m", "trovectl", "up", "--state-dir", str(self.state)]
         argv += ["--rest-listen", self.rest]
+        argv += self.arguments
         for name, value in self.settings.items():
             argv += ["--set", f"{name.replace('__', '.')}={value}"]
         self.supervisor = subprocess.Popen(
@@ -262,11 +264,14 @@ def is_postmaster(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def installation(**settings: str) -> Iterator[Installation]:
-    """An installation in a directory that other users may pass through; nothing outlives it."""
+def installation(*arguments: str, **settings: str) -> Iterator[Installation]:
+    """An installation in a directory that other users may pass through; nothing outlives it.
+
+    `arguments` are more of `trovectl up`'s, `settings` those for its --set.
+    """
     folder = Path(tempfile.mkdtemp(prefix="trove-test-"))
     folder.chmod(0o711)
-    made = Installation(folder, **settings)
+    made = Installation(folder, *arguments, **settings)
     try:
         made.up()
         yield made
