@@ -31,6 +31,15 @@ lock=$1 log=$2
 cd "$3" && shift 3 || exit 97
 exec setsid --fork sh -c 'echo $$ >"$0" && exec "$@"' "$lock" "$@" >>"$log" 2>&1 </dev/null
 """
+# $1 draft, $2 final, then the program.
+_BUILD = """
+draft=$1 final=$2
+shift 2
+[ ! -e "$final" ] || exit 0
+rm -rf -- "$draft" || exit
+"$@" || exit
+mv --no-target-directory -- "$draft" "$final" && sync -- "${final%/*}"
+"""
 
 
 class Tools:
@@ -88,10 +97,31 @@ class Tools:
     async def exists(self, path: Path) -> bool:
         return (await self.run(["test", "-e", str(path)], timeout=_FILE_SECONDS)).code == 0
 
-    async def publish(self, draft: Path, final: Path) -> None:
-        """Give a finished draft its name: `final` exists whole or not at all."""
-        await self.must(["mv", "--no-target-directory", str(draft), str(final)])
-        await self.must(["sync", str(final.parent)])
+    async def build(
+        self, argv: Sequence[str], *, draft: Path, final: Path, timeout: float, stdin: bytes = b""
+    ) -> None:
+        """Run a program that makes `draft`, then give it its name: `final` exists whole or not.
+
+        One at a time: what an agent that was killed left running is waited for, and may have
+        finished the work. Nothing is done when `final` is there.
+        """
+        lock = final.with_name(f".{final.name}.lock")
+        done = await self.run(
+            [
+                *("flock", f"--timeout={timeout:g}", f"--conflict-exit-code={_HELD}", str(lock)),
+                *("sh", "-c", _BUILD, "sh", str(draft), str(final), *argv),
+            ],
+            timeout=2 * timeout,
+            stdin=stdin,
+        )
+        if done.code == _HELD:
+            raise DeadlineError(f"an earlier {Path(argv[0]).name} still runs", subject=argv[0])
+        if done.code:
+            raise ConflictError(
+                f"{Path(argv[0]).name} failed with status {done.code}: {last_words(done.stderr)}",
+                reason="ENGINE_COMMAND_FAILED",
+                subject=argv[0],
+            )
 
     async def measure(self, directory: Path) -> engine_pb2.VolumeUsage:
         """The size of the volume, and what is used below `directory`."""

@@ -167,15 +167,9 @@ class MariaDB:
         )
 
     async def _initialise(self, spec: EngineSpec) -> None:
-        """Create beside, then rename: a cluster exists whole or not at all."""
+        password = await self._ensure_password()
         draft = self._home / "mysql.new"
-        await self._tools.remove(draft)
-        password = secrets.token_urlsafe(32)
-        # Never used but together with the cluster whose draft comes now.
-        await self._tools.write(
-            self._administrator, settings.administrator_options(self._socket, password)
-        )
-        await self._tools.must(
+        await self._tools.build(
             [
                 *self._programs.initialiser(),
                 f"--datadir={draft}",
@@ -184,10 +178,21 @@ class MariaDB:
                 *("--auth-root-authentication-method=normal", "--skip-test-db"),
                 *("--skip-name-resolve", "--skip-log-bin", "--extra-file=/dev/stdin"),
             ],
+            draft=draft,
+            final=self._cluster,
             timeout=_INITIALISE_SECONDS,
             stdin=sql.administrator_only(_verifier(password)).encode(),
         )
-        await self._tools.publish(draft, self._cluster)
+
+    async def _ensure_password(self) -> str:
+        """The administrator's password; made once and kept, so that a repeat finds its own."""
+        known = await self._tools.read(self._administrator)
+        if known is not None:
+            return settings.password_of(known)
+        password = secrets.token_urlsafe(32)
+        options = settings.administrator_options(self._socket, password)
+        await self._tools.write(self._administrator, options)
+        return password
 
     async def _must_sql(self, script: str) -> bytes:
         done = await self._programs.client(self._administrator, script, timeout=_QUERY_SECONDS)

@@ -11,6 +11,7 @@ from guestagent.engines import EngineSpec
 
 ADMINISTRATOR = "os_admin"  # as Trove's
 _MIN_MEMORY_MIB = 128
+_CREDENTIAL = "password = "
 
 
 def server_options(
@@ -48,9 +49,15 @@ def log_file_mib(spec: EngineSpec) -> int:
 
 def administrator_options(socket: Path, password: str) -> bytes:
     return (
-        f"[client]\nuser = {ADMINISTRATOR}\npassword = {password}\n"
+        f"[client]\nuser = {ADMINISTRATOR}\n{_CREDENTIAL}{password}\n"
         f"socket = {_quoted(socket)}\nprotocol = socket\nskip-ssl\n"
     ).encode()
+
+
+def password_of(options: bytes) -> str:
+    """The password in `administrator_options`."""
+    lines = options.decode().splitlines()
+    return next(line for line in lines if line.startswith(_CREDENTIAL)).removeprefix(_CREDENTIAL)
 
 
 def _quoted(path: Path) -> str:

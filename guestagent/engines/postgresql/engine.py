@@ -159,11 +159,9 @@ class PostgreSQL:
         return await self._tools.measure(self._home)
 
     async def _initialise(self, spec: EngineSpec) -> None:
-        """Create beside, then rename: a cluster exists whole or not at all."""
         password = await self._ensure_password()
         draft = self._cluster.with_name("pgdata.new")
-        await self._tools.remove(draft)
-        await self._tools.must(
+        await self._tools.build(
             [
                 self._programs.path(spec, "initdb"),
                 f"--pgdata={draft}",
@@ -171,10 +169,11 @@ class PostgreSQL:
                 *("--auth=scram-sha-256", "--pwfile=/dev/stdin", "--data-checksums"),
                 *("--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
             ],
+            draft=draft,
+            final=self._cluster,
             timeout=_INITDB_SECONDS,
             stdin=password + b"\n",
         )
-        await self._tools.publish(draft, self._cluster)
 
     async def _ensure_password(self) -> bytes:
         """The administrator's password; made once and kept, so that a repeat finds its own."""

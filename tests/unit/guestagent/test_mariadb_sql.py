@@ -116,4 +116,4 @@ def test_memory_is_never_given_away_twice(memory):
 def test_administrator_comes_through_the_socket():
     text = settings.administrator_options(Path("/run/g/mariadb.sock"), "pass-word").decode()
     assert 'socket = "/run/g/mariadb.sock"' in text
-    assert "password = pass-word" in text
+    assert settings.password_of(text.encode()) == "pass-word"
