@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from tests.acceptance.engine_clients import CLIENTS
 from tests.acceptance.installation import eventually
 from tests.chaos.lane import Lane, NotAsPromisedError
+from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.conductor.v1 import resources_pb2
+from trove_grpc.tls import IdentityDirectory, anchors
 from trovectl import procfs
 from trovectl.records import Records
 
 _SETTLES_SECONDS = 30.0
-PORTS = {"postgresql": 5432}
 
 
 def succeeded(operation: resources_pb2.Operation, names: Sequence[str]) -> None:
@@ -62,8 +66,7 @@ def alive(lane: Lane, instance_id: str) -> None:
     if len(launchers) > 1:
         raise NotAsPromisedError(f"several launchers: {launchers}")
     connect(lane, guests[0].address)
-    if lane.datastore == "postgresql":
-        lane.plane.postmaster(instance_id)  # exactly one, or it raises
+    expect("engines", len(_engines(lane, instance_id)), 1)
     expect("quota", _used(lane), {"instances": (1, 0), "volumes": (1, 0)})
     with _issuer(lane) as issuer:
         expect("subject", _subject(issuer, instance_id), "ACTIVE")
@@ -72,10 +75,16 @@ def alive(lane: Lane, instance_id: str) -> None:
 
 
 def connect(lane: Lane, address: str) -> None:
-    """As a tenant, with full verification."""
-    if lane.datastore != "postgresql":
-        raise NotAsPromisedError(f"tests/chaos cannot connect to {lane.datastore} yet")
-    expect("current_user", lane.plane.query(address, "SELECT current_user"), "ada")
+    """As a tenant, with the engine's own client and full verification."""
+    client = CLIENTS[lane.datastore]
+    statement = "SELECT 1" if client.has_databases else "PING"
+    bundle = IdentityDirectory(lane.places.operator).bundle()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root.pem"
+        root.write_bytes(anchors(bundle, {trust_pb2.AUTHORITY_KIND_DATABASE_ROOT}))
+        said = client.ask(address, statement, Path(folder), root=str(root))
+    if not said.is_in:
+        raise NotAsPromisedError(f"the tenant is not let in: {said.text}")
 
 
 def gone(lane: Lane, instance_id: str, address: str) -> None:
@@ -97,7 +106,7 @@ def nothing_left(lane: Lane, instance_id: str, address: str) -> None:
     records.load()
     expect("records", [name for name in records.names() if name.startswith("guest-")], [])
     if address:
-        port = PORTS[lane.datastore]
+        port = CLIENTS[lane.datastore].port
         with socket.socket() as probe:
             probe.settimeout(2)
             expect(f"{address}:{port} refuses", probe.connect_ex((address, port)) != 0, True)
@@ -157,6 +166,18 @@ def _used(lane: Lane) -> dict[str, tuple[int, int]]:
 def _running(lane: Lane, instance_id: str, module: str) -> list[int]:
     root = lane.places.guest(instance_id)
     return [each.pid for each in procfs.under(root) if module in procfs.arguments(each.pid)]
+
+
+def _engines(lane: Lane, instance_id: str) -> list[int]:
+    """The engine's first processes: its children show a title, or have it as their parent."""
+    program = CLIENTS[lane.datastore].program
+    found = {}
+    for each in procfs.under(lane.places.guest(instance_id)):
+        argv = procfs.arguments(each.pid)
+        if argv and program in argv[0]:
+            stat = (procfs.PROC / str(each.pid) / "stat").read_text()
+            found[each.pid] = int(stat.rpartition(")")[2].split()[1])
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any, Self
 import grpc
 
 from pki.enrolment import enrol_service
+from tests.acceptance.engine_clients import CLIENTS, DATABASE, PASSWORD, USER
 from tests.acceptance.installation import PROJECT, Installation, eventually, installation
 from tests.chaos.observer import FINISH, Moment, Observer, Point, Trap, boundaries, identity_below
 from trove_grpc.gen.conductor.v1 import instance_service_pb2 as views
@@ -254,17 +255,17 @@ class StatusWatch:
 
 
 def new_instance(datastore: str) -> dict[str, Any]:
-    user = {"name": "ada", "password": "s3cret-Pass", "databases": [{"name": "app"}]}
-    return {
-        "instance": {
-            "name": "chaos",
-            "flavorRef": "1",
-            "volume": {"size": 1},
-            "datastore": {"type": datastore},
-            "databases": [{"name": "app"}],
-            "users": [user],
-        }
+    user: dict[str, Any] = {"name": USER, "password": PASSWORD}
+    instance = {
+        "name": "chaos",
+        "flavorRef": "1",
+        "volume": {"size": 1},
+        "datastore": {"type": datastore},
+        "users": [user],
     }
+    if CLIENTS[datastore].has_databases:
+        instance["databases"] = user["databases"] = [{"name": DATABASE}]
+    return {"instance": instance}
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
 
+from tests.acceptance.engine_clients import CLIENTS  # noqa: E402
 from tests.chaos import cell as cells  # noqa: E402
 from tests.chaos import matrix, report  # noqa: E402
 from tests.chaos.lane import Lane, NotAsPromisedError, lane, step_names  # noqa: E402
@@ -156,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lanes", type=int, default=2, help="installations at once")
     parser.add_argument("--cells", type=int, default=0, help="at most so many, by seed; 0: all")
     parser.add_argument("--only", default="", help="cells whose name contains this")
-    parser.add_argument("--datastore", default="postgresql")
+    parser.add_argument("--datastore", choices=sorted(CLIENTS), default="postgresql")
     parser.add_argument(
         "--no-stays-down", dest="stays_down", action="store_false", help="kills alone"
     )
