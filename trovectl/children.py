@@ -241,6 +241,23 @@ async def terminate_all(
     await asyncio.gather(*(terminate(running, number, grace) for running in adopted))
 
 
+async def end_engines(processes: Sequence[ProcessId], *, grace: float) -> None:
+    """End engines whose agents are gone, each by a signal it takes for a wish to stop.
+
+    SIGINT is PostgreSQL's fast shutdown, and MariaDB ignores it; SIGTERM ends MariaDB, and alone
+    would let PostgreSQL wait for its clients. In this order: Redis takes a SIGINT after another
+    signal for insistence and leaves at once. Only the first process of each; its children follow.
+    """
+    pids = {process.pid for process in processes}
+    adopted = [running for process in processes if (running := adopt(process)) is not None]
+    first = [each for each in adopted if procfs.parent(each.process.pid) not in pids]
+    for running in first:
+        running.send(signal.SIGINT)
+    await asyncio.gather(*(terminate(running, signal.SIGTERM, grace) for running in first))
+    rest = [each for each in adopted if each not in first]
+    await asyncio.gather(*(terminate(running, signal.SIGTERM, grace) for running in rest))
+
+
 def describe_exit(status: int | None) -> str:
     if status is None:
         return "ended"

@@ -258,7 +258,7 @@ class Guest:
             await self._launcher.stop()
             self._launcher = None
         while leftovers := procfs.under(self._root):
-            await children.terminate_all(leftovers, number=signal.SIGINT, grace=_REMOVE_GRACE)
+            await children.end_engines(leftovers, grace=_REMOVE_GRACE)
         for part in ("agent", "launcher"):
             self._records.drop(f"guest-{self.record.instance_id}-{part}")
             self._places.log(f"guest-{self.record.instance_id}-{part}").unlink(missing_ok=True)

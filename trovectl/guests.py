@@ -197,6 +197,4 @@ class Guests:
             await asyncio.wait(self._removals.values(), timeout=30)
         await asyncio.gather(*(guest.stop() for guest in self._guests.values()))
         # Whatever escaped: engines of agents that died, and their tools.
-        await children.terminate_all(
-            procfs.under(self._places.guests), number=signal.SIGINT, grace=10
-        )
+        await children.end_engines(procfs.under(self._places.guests), grace=10)

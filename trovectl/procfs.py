@@ -69,6 +69,12 @@ def send(process: ProcessId, number: signal.Signals) -> bool:
     return True
 
 
+def parent(pid: int) -> int:
+    """The pid of its parent; 0 when it is gone."""
+    fields = _stat(pid)
+    return 0 if fields is None else int(fields[1])
+
+
 def under(root: Path) -> list[ProcessId]:
     """Living processes, ourselves apart, whose directory or arguments lie under `root`."""
     prefix = f"{root}{os.sep}"

@@ -138,6 +138,33 @@ async def test_child_of_another_command_is_ended_not_adopted(tmp_path, records):
     await child.stop()
 
 
+@pytest.mark.parametrize("deaf_to", ["SIGINT", "SIGTERM"])
+async def test_engine_is_ended_by_the_signal_it_listens_to(tmp_path, deaf_to):
+    script = (
+        f"import signal, time; signal.signal(signal.{deaf_to}, signal.SIG_IGN);"
+        "print('up', flush=True); time.sleep(600)"
+    )
+    running = children.spawn(command(tmp_path, script))
+    await eventually(lambda: "up" in children.tail(tmp_path / "logs" / "child.log"))
+    await asyncio.wait_for(children.end_engines([running.process], grace=60), 10)
+    assert running.has_exited
+
+
+async def test_engine_hears_the_wish_to_be_fast_first(tmp_path):
+    script = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('fast', flush=True))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('smart', flush=True), sys.exit(0)))\n"
+        "print('up', flush=True)\n"
+        "while True: time.sleep(600)"
+    )
+    running = children.spawn(command(tmp_path, script))
+    log = tmp_path / "logs" / "child.log"
+    await eventually(lambda: "up" in log.read_text())
+    await asyncio.wait_for(children.end_engines([running.process], grace=60), 10)
+    assert log.read_text().split() == ["up", "fast", "smart"]
+
+
 async def test_reused_pid_is_not_taken_for_the_old_process():
     me = procfs.identify(os.getpid())
     assert me is not None
