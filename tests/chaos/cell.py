@@ -12,6 +12,7 @@ from tests.chaos.lane import Lane, StatusWatch
 from tests.chaos.matrix import ENDS, MAKES, Cell
 from tests.chaos.observer import FINISH, Trap
 from trove_grpc.gen.conductor.v1 import resources_pb2
+from trovectl.children import Backoff
 
 # Who holds one of the two ends of the call that waits: with them dead, the call is lost.
 _HOLDERS = frozenset({"conductor", "taskmanager"})
@@ -119,7 +120,7 @@ class _Run:
             eventually(has_given_up, "the operation ended or every deadline passed", within=60)
         given_back = time.monotonic()
         self.outcome.restart_seconds = lane.await_restart(
-            process, self.instance_id, dead, given_back
+            process, self.instance_id, dead, given_back, pause=Backoff().longest
         )
 
     def _judge_failed(self, ended: resources_pb2.Operation) -> None:

@@ -175,8 +175,7 @@ def _engines(lane: Lane, instance_id: str) -> list[int]:
     for each in procfs.under(lane.places.guest(instance_id)):
         argv = procfs.arguments(each.pid)
         if argv and program in argv[0]:
-            stat = (procfs.PROC / str(each.pid) / "stat").read_text()
-            found[each.pid] = int(stat.rpartition(")")[2].split()[1])
+            found[each.pid] = procfs.parent(each.pid)
     return [pid for pid, parent in found.items() if parent not in found]
 
 

@@ -118,8 +118,13 @@ class Lane:
         eventually(lambda: not procfs.is_alive(target), f"{process} {pid} dead", within=10)
         return int(pid)
 
-    def await_restart(self, process: str, instance_id: str, dead: int, killed_at: float) -> float:
-        """Seconds from `killed_at` to readiness; fails when it took too long."""
+    def await_restart(
+        self, process: str, instance_id: str, dead: int, killed_at: float, *, pause: float = 0.0
+    ) -> float:
+        """Seconds from `killed_at` to readiness; fails when it took too long.
+
+        `pause`: how long the supervisor may wait before its next try.
+        """
         if process == "agent":
 
             def is_back() -> bool:
@@ -133,7 +138,9 @@ class Lane:
                 found = self.processes()[process]
                 return found.is_ready and found.pid != dead
 
-        eventually(is_back, f"{process} restarted by the supervisor", within=_RESTART_SECONDS)
+        eventually(
+            is_back, f"{process} restarted by the supervisor", within=_RESTART_SECONDS + pause
+        )
         return time.monotonic() - killed_at
 
     @contextlib.contextmanager
