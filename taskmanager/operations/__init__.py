@@ -274,7 +274,7 @@ class OperationRun:
             except PASSING as error:
                 if limit is not None and ends is not None and clock.time() + pause > ends:
                     raise UnavailableError(
-                        f"a part of the control plane was away for {limit.total_seconds():g} s\n"
+                        f"what this step needs was away for {limit.total_seconds():g} s\n"
                         f"{error.message}",
                         reason=error.reason,
                     ) from error

@@ -217,7 +217,7 @@ async def test_the_fault_of_an_outage_says_so_before_it_quotes_the_wire(world):
     world.issuer.failures["register_subject"] = [UnavailableError("10.0.0.1: refused")] * 1000
     await run(world)
     fault = world.conductor.operation().fault
-    assert fault.message.endswith("a part of the control plane was away for 600 s")
+    assert fault.message.endswith("what this step needs was away for 600 s")
     assert "Cause: 10.0.0.1: refused" in fault.details
 
 
