@@ -20,7 +20,6 @@ def render(
 ) -> str:
     """Summary, failures, then every cell."""
     failures = [outcome for outcome in outcomes if outcome.failure]
-    killed = [outcome for outcome in outcomes if not outcome.cell.stays_down]
     lines = [
         "# kill -9 anywhere",
         "",
@@ -36,15 +35,16 @@ def render(
         "| process | cells | failed | longest restart, s | cell, median s | cell, longest s |",
         "|---|---|---|---|---|---|",
     ]
-    for process in sorted({outcome.cell.process for outcome in outcomes}):
-        mine = [outcome for outcome in killed if outcome.cell.process == process]
-        if mine:
-            lines.append(
-                f"| {process} | {len(mine)} | {sum(bool(o.failure) for o in mine)} "
-                f"| {max(o.restart_seconds for o in mine):.1f} "
-                f"| {statistics.median(o.seconds for o in mine):.1f} "
-                f"| {max(o.seconds for o in mine):.1f} |"
-            )
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(_process(outcome), []).append(outcome)
+    for process, mine in sorted(groups.items()):
+        lines.append(
+            f"| {process} | {len(mine)} | {sum(bool(o.failure) for o in mine)} "
+            f"| {max(o.restart_seconds for o in mine):.1f} "
+            f"| {statistics.median(o.seconds for o in mine):.1f} "
+            f"| {max(o.seconds for o in mine):.1f} |"
+        )
     if failures:
         lines += ["", "## Failures"]
         for outcome in failures:
@@ -58,11 +58,15 @@ def render(
     ]
     for outcome in sorted(outcomes, key=lambda each: each.cell):
         cell = outcome.cell
-        process = f"{cell.process} stays down" if cell.stays_down else cell.process
         note = outcome.note.replace("|", "/").replace("\n", " ")
         lines.append(
-            f"| {cell.operation} | {cell.step} | {cell.point} | {process} "
+            f"| {cell.operation} | {cell.step} | {cell.point} | {_process(outcome)} "
             f"| {'FAILED' if outcome.failure else 'passed'} | {outcome.seconds:.1f} "
             f"| {outcome.restart_seconds:.1f} | {' '.join(outcome.statuses)} | {note} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _process(outcome: Outcome) -> str:
+    cell = outcome.cell
+    return f"{cell.process} stays down" if cell.stays_down else cell.process
