@@ -25,6 +25,7 @@ _HELD = 99
 # $1 lock, $2 log, $3 directory, then the server. The lock is taken before anything forks and
 # goes with the server's process: there is no moment in which it runs and nobody knows.
 _SPAWN = """
+umask 077
 exec 9>>"$1" || exit 98
 flock --nonblock 9 || exit 99
 lock=$1 log=$2
