@@ -208,6 +208,12 @@ class Lane:
         operation = self.await_end(instance_id, kind)
         if operation.state != resources_pb2.OPERATION_STATE_SUCCEEDED:
             raise NotAsPromisedError(f"{kind} fails undisturbed: {operation}")
+        # The conductor knew of the end before its answer passed the observer.
+        eventually(
+            lambda: any(each.step == FINISH for each in self.journal_of(operation.id)),
+            "the end of the operation passed",
+            within=10,
+        )
         return instance_id, list(boundaries(self.observer.journal, operation.id))
 
     def journal_of(self, operation_id: str) -> list[Moment]:
