@@ -69,8 +69,9 @@ class Config:
     agent_deadline: dt.timedelta = dt.timedelta(seconds=60)
     # How long an engine may take to be prepared, and again to answer queries.
     engine_deadline: dt.timedelta = dt.timedelta(seconds=120)
-    # How long a step waits for a control-plane process that is away before it fails.
-    outage_deadline: dt.timedelta = dt.timedelta(minutes=10)
+    # How long a step waits for a control-plane process that is away before it fails: an outage of
+    # ten minutes is to pass with room to spare.
+    outage_deadline: dt.timedelta = dt.timedelta(minutes=15)
     # How often open operations are compared with flows; what Wake missed starts this late.
     sweep_interval: dt.timedelta = dt.timedelta(seconds=5)
     # How long an ended flow stays in the flow log; the conductor keeps its operation.

@@ -32,7 +32,7 @@ def test_defaults_are_those_of_the_local_mode(tmp_path):
     config = read(tmp_path, MINIMAL)
     assert config.agent_deadline == dt.timedelta(seconds=60)
     assert config.engine_deadline == dt.timedelta(seconds=120)
-    assert config.outage_deadline == dt.timedelta(minutes=10)
+    assert config.outage_deadline == dt.timedelta(minutes=15)
     assert config.sweep_interval == dt.timedelta(seconds=5)
     assert [(flavor.id, flavor.name, flavor.ram_mib) for flavor in config.flavors] == [
         ("1", "db.tiny", 512),
