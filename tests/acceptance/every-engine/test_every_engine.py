@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.rest.passwords import mysql_native_password_verifier, redis_sha_256_verifier
 from tests.acceptance.engine_clients import CLIENTS, DATABASE, PASSWORD, USER, Client
 from tests.acceptance.installation import Installation, eventually
 from trove_grpc.gen.common.v1 import trust_pb2
@@ -121,6 +122,24 @@ def test_volume_and_version_are_shown(shared, created, client):
     found = eventually(measured, "a volume's usage")
     assert found["datastore"]["type"] == client.datastore
     assert 0 <= found["volume"]["used"] < 1  # GiB, two places: an empty Redis has 0.0
+
+
+@pytest.mark.usefixtures("created")
+def test_passwords_and_verifiers_are_kept_by_the_engines_alone(shared):
+    secrets = [
+        PASSWORD,
+        mysql_native_password_verifier(PASSWORD)[1:],
+        redis_sha_256_verifier(PASSWORD)[1:],
+    ]
+    needles = [secret.encode() for secret in secrets]
+    looked_at = 0
+    for path in shared.state.rglob("*"):
+        if "/engine/" in str(path) or "/runtime/" in str(path) or not path.is_file():
+            continue
+        content = path.read_bytes().lower()
+        looked_at += 1
+        assert not [needle for needle in needles if needle.lower() in content], path
+    assert looked_at > 20
 
 
 def test_what_an_engine_does_not_have_is_refused_with_troves_code(shared):

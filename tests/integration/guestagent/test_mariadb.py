@@ -8,6 +8,8 @@ import os
 import pwd
 import signal
 import subprocess
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,7 +71,7 @@ class MariaMachine(Machine):
         root = self.root / "root.crt"
         kind = trust_pb2.AUTHORITY_KIND_DATABASE_ROOT
         root.write_bytes(self.gateway.authority.signers[kind].pem)
-        options = self.root / "client.cnf"
+        options = self.root / f"{uuid.uuid4()}.cnf"  # clients may come at once
         options.touch(mode=0o600)
         password = changes.pop("password", PASSWORD)
         options.write_text(f'[client]\npassword = "{password}"\n')
@@ -429,6 +431,27 @@ async def test_frozen_server_is_blocked_and_a_thawed_one_answers(engine, spec, i
     finally:
         os.kill(guest.server_pid(), signal.SIGCONT)
     assert (await engine.probe(spec)).process is Process.ANSWERING
+
+
+async def test_server_full_of_clients_still_answers_its_administrator(engine, spec, issue, guest):
+    await engine.create(spec, issue)
+    await engine.start(spec)
+    await engine.apply(spec, [engine_pb2.DatabaseSpec(name="shop")], [user("ann", "shop")])
+    guest.admin("SET GLOBAL max_connections = 10")
+
+    def count() -> int:
+        return int(guest.admin("SHOW STATUS LIKE 'Threads_connected'").split()[-1])
+
+    # Each waits inside for the one that got the lock and sleeps.
+    query = "SELECT GET_LOCK('all in', 60); SELECT SLEEP(60)"
+    with ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(guest.sql, query) for _ in range(16)]
+        try:
+            await eventually(lambda: count() > 10)
+            assert (await engine.probe(spec)).process is Process.ANSWERING
+        finally:
+            await engine.stop(spec)
+    assert any("Too many connections" in each.result().stderr for each in waiting)
 
 
 async def test_new_certificate_is_served_without_a_restart(engine, spec, issue, guest):
