@@ -81,6 +81,6 @@ async def _validity(endpoint: str, identity: IdentityDirectory) -> tuple[dt.date
 
 
 def _span(duration: dt.timedelta) -> str:
-    minutes = int(duration.total_seconds() // 60)
+    minutes = round(duration.total_seconds() / 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

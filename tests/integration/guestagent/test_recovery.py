@@ -117,7 +117,7 @@ async def test_certificate_that_expired_by_our_clock_alone_is_not_recovered_from
             await eventually(lambda: "the certificate has not expired" in caplog.text)
         assert gateway.recoveries == []
         message = "clock_skew: this guest's clock is 5 h 0 min ahead of the control plane's"
-        await eventually(lambda: message in caplog.text or "4 h 59 min ahead" in caplog.text)
+        await eventually(lambda: message in caplog.text)
     gateway.clock_offset = dt.timedelta()
     async with machine.agent():
         await gateway.connected(more_than=before)
