@@ -127,7 +127,8 @@ def derive_status(
         )
     word, default_reason = _OPERATING.get(observation.state, _UNKNOWN_STATE)
     if word == "HEALTHY":
-        return Status(status, word)
+        # A reason there says what else is wrong, for example "clock_skew: …".
+        return Status(status, word, observation.reason)
     return Status(status, word, observation.reason or default_reason)
 
 

@@ -100,8 +100,10 @@ def test_reason_is_the_agent_s_own_where_it_gave_one() -> None:
     assert derive(state=engine_pb2.ENGINE_STATE_FAILED, reason="disk full").reason == "disk full"
 
 
-def test_healthy_has_no_reason_even_if_the_agent_gave_one() -> None:
-    assert derive(reason="was starting") == Status("ACTIVE", "HEALTHY")
+def test_healthy_says_what_else_is_wrong() -> None:
+    assert derive() == Status("ACTIVE", "HEALTHY")
+    skew = "clock_skew: this guest's clock is 24 h ahead"
+    assert derive(reason=skew) == Status("ACTIVE", "HEALTHY", skew)
 
 
 def test_silent_agent_shows_error_and_says_for_how_long() -> None:

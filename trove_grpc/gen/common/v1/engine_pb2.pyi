@@ -104,7 +104,9 @@ class Observation(_message.Message):
     GUEST_TIME_FIELD_NUMBER: _builtins.int
     state: Global___EngineState.ValueType
     reason: _builtins.str
-    """Why the state is not HEALTHY; empty when it is. For people, no secrets."""
+    """Why the state is not HEALTHY. When it is: empty, or what else is wrong, for
+    example "clock_skew: …". For people, no secrets.
+    """
     engine_version: _builtins.str
     """As the engine reports it, for example "15.18"."""
     start_count: _builtins.int
