@@ -31,4 +31,15 @@ lock: setup      ## resolve pyproject.toml into requirements.lock, with hashes
 check: lint test ## what CI runs
 test-mutations: setup ## break a promise at a time; each must make a test fail
 	@$(BIN)/python tests/mutations/run.py
+test-chaos: setup ## kill -9 of every process at every step of every operation; report in build/
+	@$(BIN)/python tests/chaos/run.py --report build/chaos-report.md
+test-state: setup ## state databases: PostgreSQL and MariaDB, away for ten minutes
+	@TROVE_TEST_OUTAGE_SECONDS=600 $(BIN)/python -m pytest -o timeout=3600 \
+		tests/integration/migrations tests/integration/conductor tests/integration/pki \
+		tests/integration/taskmanager tests/acceptance/state-databases
+test-fleet: setup ## 1,000 agents, a gateway killed under them; report in build/
+	@$(BIN)/python -m tests.fleet --agents 1000 --output build/fleet-report.md
+test-sleepers: setup ## whole installations that slept over their certificates; clocks a day wrong
+	@$(BIN)/python -m pytest -o timeout=1800 tests/sleepers/clocks.py tests/sleepers/whole_installation.py
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
+.PHONY: test-chaos test-state test-fleet test-sleepers
