@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import grpc
 
@@ -59,6 +59,10 @@ class KeyMaterial:
         from cryptography import x509  # noqa: PLC0415  10 MiB that an agent does not need
 
         return x509.load_pem_x509_certificate(self.chain_pem)
+
+
+# What a listener shows, and whom it trusts.
+_Served: TypeAlias = "tuple[KeyMaterial, bytes | None]"
 
 
 def anchors(
@@ -204,51 +208,52 @@ def _sync_directory(path: Path) -> None:
 def server_credentials(
     identity: IdentityDirectory, trusts: Collection[trust_pb2.AuthorityKind.ValueType]
 ) -> grpc.ServerCredentials:
-    """Mutual TLS that accepts clients of these authority kinds only.
+    """Mutual TLS that accepts clients of these authority kinds only; follows rotation."""
 
-    The fetcher returns a new configuration for every connection: rotation needs no restart, and
-    a TLS session cannot be resumed past its certificate's end (measured, design: pki 0.2).
-    """
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        material = identity.load()
+    def material() -> _Served:
         roots = anchors(identity.bundle(), trusts)
         if not roots:
             raise UnavailableError("the trust bundle names no authority for this listener")
-        return grpc.ssl_server_certificate_configuration(
-            [(material.key_pem, material.chain_pem)], roots
-        )
+        return identity.load(), roots
+
+    return _following(material, require_client_authentication=True)
+
+
+def enrolment_server_credentials(identity: IdentityDirectory) -> grpc.ServerCredentials:
+    """Server-authenticated TLS without client certificates, for the enrolment listener alone."""
+    return _following(lambda: (identity.load(), None), require_client_authentication=False)
+
+
+def _following(
+    material: Callable[[], _Served], *, require_client_authentication: bool
+) -> grpc.ServerCredentials:
+    """Credentials whose every new connection sees what `material` says then.
+
+    gRPC asks before each handshake. It is told "unchanged" unless something changed: replacing the
+    configuration while other handshakes begin is a race in its core, which ended a gateway under a
+    few hundred handshakes (docs/adr/0018). A client may therefore resume a TLS session; that its
+    certificate still holds is checked at every call and by a timer for every stream.
+    """
+    served = material()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        key, roots = served
+        return grpc.ssl_server_certificate_configuration([(key.key_pem, key.chain_pem)], roots)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal served
         # On any failure keep the configuration in force: None means "unchanged".
         with contextlib.suppress(Exception):
-            return configuration()
+            if (present := material()) != served:
+                served = present
+                return configuration()
         return None
 
     # types-grpcio does not know that a fetcher may return None.
     return grpc.dynamic_ssl_server_credentials(
         configuration(),
         fetch,  # type: ignore[arg-type]
-        require_client_authentication=True,
-    )
-
-
-def enrolment_server_credentials(identity: IdentityDirectory) -> grpc.ServerCredentials:
-    """Server-authenticated TLS without client certificates, for the enrolment listener alone."""
-
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        material = identity.load()
-        return grpc.ssl_server_certificate_configuration([(material.key_pem, material.chain_pem)])
-
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        with contextlib.suppress(Exception):
-            return configuration()
-        return None
-
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(),
-        fetch,  # type: ignore[arg-type]
-        require_client_authentication=False,
+        require_client_authentication=require_client_authentication,
     )
 
 
