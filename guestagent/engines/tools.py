@@ -28,6 +28,7 @@ _SPAWN = """
 umask 077
 exec 9>>"$1" || exit 98
 flock --nonblock 9 || exit 99
+: >"$1"
 lock=$1 log=$2
 cd "$3" && shift 3 || exit 97
 exec setsid --fork sh -c 'echo $$ >"$0" && exec "$@"' "$lock" "$@" >>"$log" 2>&1 </dev/null
@@ -178,9 +179,12 @@ class Tools:
 
     async def terminate(self, lock: Path) -> None:
         """Ask the server of this lock to end (SIGTERM)."""
-        pid = (await self.read(lock) or b"").strip()
-        if pid.isdigit() and await self.is_running(lock):
-            await self.run(["sh", "-c", 'kill -TERM "$1"', "sh", pid.decode()], timeout=5)
+        # A server that has just been started writes its pid in a moment.
+        while await self.is_running(lock):
+            pid = (await self.read(lock) or b"").strip()
+            if pid.isdigit():
+                await self.run(["sh", "-c", 'kill -TERM "$1"', "sh", pid.decode()], timeout=5)
+                return
 
 
 def _failure(what: str, error: OSError) -> TroveError:
