@@ -80,8 +80,9 @@ class Backoff:
     first: float = 0.5
     # Short: whatever keeps dying is back within 10 s of its cause being gone.
     longest: float = 5.0
-    # A process that ran this long starts over at `first`.
-    forgiven_after: float = 60.0
+    # A process that ran this long starts over at `first`: it was up and serving, so something
+    # else killed it.
+    forgiven_after: float = 10.0
 
     def pause(self, failures: int) -> float:
         return float(min(self.longest, self.first * 2.0 ** min(failures - 1, 16)))

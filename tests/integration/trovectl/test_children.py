@@ -91,6 +91,17 @@ async def test_pause_between_restarts_doubles_up_to_the_longest():
     assert [backoff.pause(n) for n in (1, 2, 3, 4, 99)] == [1, 2, 4, 5, 5]
 
 
+async def test_child_that_ran_long_enough_is_back_at_once_however_often_it_dies(tmp_path, records):
+    backoff = Backoff(first=0.01, longest=60, forgiven_after=0)
+    child = Supervised(command(tmp_path, SLEEPER), records, backoff=backoff)
+    await child.start()
+    for _ in range(12):  # doubling, the last pause alone would be 20 s
+        pid = child.pid
+        os.kill(pid, signal.SIGKILL)
+        await eventually(lambda pid=pid: child.pid not in (0, pid))
+    await child.stop()
+
+
 async def test_whatever_died_how_often_is_tried_again_well_within_ten_seconds():
     assert max(Backoff().pause(n) for n in range(1, 100)) <= 5
 
