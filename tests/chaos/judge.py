@@ -6,7 +6,7 @@ import contextlib
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.acceptance.engine_clients import CLIENTS
@@ -164,18 +164,26 @@ def _used(lane: Lane) -> dict[str, tuple[int, int]]:
 
 
 def _running(lane: Lane, instance_id: str, module: str) -> list[int]:
-    root = lane.places.guest(instance_id)
-    return [each.pid for each in procfs.under(root) if module in procfs.arguments(each.pid)]
+    return _first(lane, instance_id, lambda argv: module in argv)
 
 
 def _engines(lane: Lane, instance_id: str) -> list[int]:
-    """The engine's first processes: its children show a title, or have it as their parent."""
     program = CLIENTS[lane.datastore].program
-    found = {}
-    for each in procfs.under(lane.places.guest(instance_id)):
-        argv = procfs.arguments(each.pid)
-        if argv and program in argv[0]:
-            found[each.pid] = procfs.parent(each.pid)
+    return _first(
+        lane,
+        instance_id,
+        # Redis shows its address in the same word.
+        lambda argv: bool(argv) and argv[0].partition(" ")[0].endswith(program),
+    )
+
+
+def _first(lane: Lane, instance_id: str, is_meant: Callable[[list[str]], bool]) -> list[int]:
+    """The guest's processes that are meant, without the forks they make of themselves."""
+    found = {
+        each.pid: procfs.parent(each.pid)
+        for each in procfs.under(lane.places.guest(instance_id))
+        if is_meant(procfs.arguments(each.pid))
+    }
     return [pid for pid, parent in found.items() if parent not in found]
 
 
