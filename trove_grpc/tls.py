@@ -231,7 +231,7 @@ def _following(
 
     gRPC asks before each handshake. It is told "unchanged" unless something changed: replacing the
     configuration while other handshakes begin is a race in its core, which ended a gateway under a
-    few hundred handshakes (docs/adr/0018). A client may therefore resume a TLS session; that its
+    few hundred handshakes (docs/adr/0021). A client may therefore resume a TLS session; that its
     certificate still holds is checked at every call and by a timer for every stream.
     """
     served = material()
