@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.certificates import TestAuthority
+from tests.fakes.database_servers import KINDS
+from tests.fakes.state_databases import ServerOf
 from trove_grpc.identity import Role
 
 
@@ -59,6 +61,40 @@ async def test_process_serves_keeps_its_files_private_and_stops_on_sigterm(
             await process.communicate()
     assert process.returncode == 0, errors.decode()
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_process_serves_from_a_server_s_database_with_its_password_in_a_file(
+    tmp_path: Path, authority: TestAuthority, database_servers: ServerOf, kind: str
+) -> None:
+    server = database_servers(kind)
+    url = server.protect(server.new_database(), "canary-password")
+    file = tmp_path / "password"
+    file.touch(mode=0o600)
+    file.write_text("wrong\n")
+    authority.identity_for_service(Role.CONDUCTOR, tmp_path / "identity")
+    config = write_config(tmp_path, database_url=f'"{url}"', database_password_file=f'"{file}"')
+    argv = [sys.executable, "-m", "conductor", "--config", str(config)]
+    refused = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+    _, errors = await refused.communicate()
+    assert refused.returncode == 1
+    assert b"cannot open the database" in errors
+    assert b"Traceback" not in errors
+    file.write_text("canary-password\n")
+    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(60):
+            while b"serving on 127.0.0.1:0, port " not in await process.stderr.readline():
+                pass
+            process.send_signal(signal.SIGTERM)
+            _, rest = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode == 0, rest.decode()
+    assert b"canary-password" not in errors + rest
 
 
 @pytest.mark.parametrize(
