@@ -16,17 +16,16 @@ from trovectl.children import Backoff
 
 # Who holds one of the two ends of the call that waits: with them dead, the call is lost.
 _HOLDERS = frozenset({"conductor", "taskmanager"})
-_DEADLINE = 6
-# Every deadline so short that a process can stay down past it.
+# Every deadline so short that a process can stay down past it, and long enough for a busy machine.
 DOWN_SETTINGS = {
-    "taskmanager__agent_deadline": f"{_DEADLINE}",
-    "taskmanager__engine_deadline": f"{_DEADLINE}",
-    "taskmanager__outage_deadline": f"{_DEADLINE}",
+    "taskmanager__agent_deadline": "10",
+    "taskmanager__engine_deadline": "15",
+    "taskmanager__outage_deadline": "6",
     "conductor__presence_deadline": "5",
     "conductor__heartbeat_interval": "1",
 }
-# A step's deadline, its undo's, and the pauses before their last tries.
-_DOWN_SECONDS = _DEADLINE * 3.0
+# Past the longest of them, and past an outage's of a step and of its undo.
+_DOWN_SECONDS = 20.0
 _END_SECONDS = 180.0
 
 
