@@ -40,6 +40,7 @@ test-state: setup ## state databases: PostgreSQL and MariaDB, away for ten minut
 test-fleet: setup ## 1,000 agents, a gateway killed under them; report in build/
 	@$(BIN)/python -m tests.fleet --agents 1000 --output build/fleet-report.md
 test-sleepers: setup ## whole installations that slept over their certificates; clocks a day wrong
+	@dpkg -s libfaketime >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends libfaketime
 	@$(BIN)/python -m pytest -o timeout=1800 tests/sleepers/clocks.py tests/sleepers/whole_installation.py
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
 .PHONY: test-chaos test-state test-fleet test-sleepers
