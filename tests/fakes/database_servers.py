@@ -25,9 +25,10 @@ START_SECONDS = 60
 class DatabaseServer:
     """One server with its files; `new_database` gives URLs of empty databases."""
 
-    def __init__(self, system_user: str) -> None:
+    def __init__(self, *system_users: str) -> None:
+        """As root the first of these users that exists runs it."""
         is_root = os.geteuid() == 0
-        self.account = pwd.getpwnam(system_user) if is_root else pwd.getpwuid(os.geteuid())
+        self.account = _first(system_users) if is_root else pwd.getpwuid(os.geteuid())
         self.as_owner: dict[str, Any] = (
             {"user": self.account.pw_uid, "group": self.account.pw_gid} if is_root else {}
         )
@@ -75,6 +76,11 @@ class DatabaseServer:
     def _log_end(self) -> str:
         log = self.root / "log"
         return log.read_text(errors="replace")[-2000:] if log.exists() else ""
+
+
+def _first(names: tuple[str, ...]) -> pwd.struct_passwd:
+    known = {account.pw_name: account for account in pwd.getpwall()}
+    return next(known[name] for name in names if name in known)
 
 
 class PostgresqlServer(DatabaseServer):
@@ -145,7 +151,7 @@ class MariadbServer(DatabaseServer):
     def __init__(self) -> None:
         if not Path("/usr/sbin/mariadbd").exists():
             raise RuntimeError("MariaDB is not installed; run `make setup`")
-        super().__init__("mysql")
+        super().__init__("mysql", "nobody")  # Debian's mariadb-server-core makes no user
         self._data, self._socket = self.root / "data", self.root / "socket"
         self._process: subprocess.Popen[bytes] | None = None
         self.run(

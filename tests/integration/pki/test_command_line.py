@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from pki.requests import csr_der, new_key
+from tests.fakes.database_servers import KINDS
+from tests.fakes.state_databases import ServerOf
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.errors import TroveError
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2 as guest_pb
@@ -29,7 +31,7 @@ from trove_grpc.tls import IdentityDirectory
 class Installation:
     """A directory with an issuer's configuration, its commands, and its process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, more_settings: str = "", database_url: str = "") -> None:
         self.root = root
         self.socket = root / "run" / "operator.sock"
         self.config = root / "issuer.toml"
@@ -38,7 +40,8 @@ class Installation:
         self.config.write_text(
             f'identity = "{root}/identity"\n'
             f'operator_socket = "{self.socket}"\n'
-            f'database_url = "sqlite:///{root}/pki.db"\n'
+            f'database_url = "{database_url or f"sqlite:///{root}/pki.db"}"\n'
+            f"{more_settings}"
             f'custody_directory = "{root}/custody"\n'
             f'passphrase_file = "{root}/secret/passphrase"\n'
         )
@@ -95,6 +98,33 @@ def test_init_makes_six_authorities_once(installation: Installation) -> None:
     assert (first.returncode, second.returncode) == (0, 0)
     assert len(json.loads(first.stdout)) == 6
     assert json.loads(second.stdout) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_issuer_lives_in_a_server_s_database_with_its_password_in_a_file(
+    private_directory: Path, database_servers: ServerOf, kind: str
+) -> None:
+    server = database_servers(kind)
+    file = private_directory / "password"
+    file.touch(mode=0o600)
+    file.write_text("canary-password\n")
+    installation = Installation(
+        private_directory,
+        database_url=server.protect(server.new_database(), "canary-password"),
+        more_settings=f'database_password_file = "{file}"\n',
+    )
+    assert len(json.loads(installation.init().stdout)) == 6
+    assert json.loads(installation.init().stdout) == []
+    try:
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            installation.start()
+            assert len(json.loads(installation.ask("bundle", "show").stdout)) == 6
+            installation.end(number)
+    finally:
+        assert installation.process is not None
+        if installation.process.poll() is None:
+            installation.end(signal.SIGKILL)
+    assert "canary-password" not in installation.log.read_text()
 
 
 def test_init_names_a_key_that_somebody_else_could_read(installation: Installation) -> None:
