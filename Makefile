@@ -5,7 +5,7 @@ PACKAGES := trove_grpc pki guestagent conductor taskmanager gateway trovectl
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 18
-setup:           ## install what is missing: Debian's PostgreSQL, the Python environment
+setup:           ## install what is missing: Debian's engines, the Python environment
 	@tools/setup
 demo: setup      ## a database from nothing: create, connect, kill, recover (KEEP=1 leaves it up)
 	@$(BIN)/trovectl demo $(if $(KEEP),--keep)
