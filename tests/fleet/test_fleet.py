@@ -1,0 +1,21 @@
+"""The smoke of the fleet test: fifty agents and one whole database. `make test-fleet` is whole."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.acceptance.installation import installation
+from tests.fleet.fleet import drill
+
+
+def test_a_small_fleet_comes_back_after_its_gateway_was_killed():
+    with installation(
+        conductor__heartbeat_interval="2", taskmanager__sweep_interval="86400"
+    ) as plane:
+        full = [plane.create("whole-0")]
+        plane.await_healthy(full[0])
+        report = asyncio.run(drill(plane, agents=50, full=full, looks=2))
+        assert report.sessions_again is not None
+        # One second's reconnects of the gateway are three hundred: fifty fit its least window.
+        assert report.reconnect_window == 0.5
+        assert plane.await_healthy(full[0])["operating_status"] == "HEALTHY"
