@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import socket
 import ssl
 import uuid
+from pathlib import Path
 
 import grpc
 import pytest
@@ -252,8 +255,6 @@ async def test_every_call_kind_is_guarded(
 async def test_an_expired_leaf_is_refused_on_a_connection_that_is_still_open(
     authority, guest_listener, tmp_path, monkeypatch
 ):
-    import datetime as dt
-
     from trove_grpc import identity as identities
 
     address, servicer = guest_listener
@@ -336,23 +337,22 @@ async def test_plaintext_and_certificate_free_peers_get_nothing(guest_listener, 
     assert servicer.callers == []
 
 
-async def test_tls_1_2_is_refused(authority, guest_listener, tmp_path):
-    address, servicer = guest_listener
-    guest = authority.identity_for_guest(TENANT, INSTANCE, tmp_path / "g")
-    ssl_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    ssl_context.check_hostname = False
-    ssl_context.verify_mode = ssl.CERT_NONE
-    ssl_context.set_alpn_protocols(["h2"])
-    ssl_context.maximum_version = ssl.TLSVersion.TLSv1_2
-    slot = tmp_path / "g" / "current"
-    ssl_context.load_cert_chain(slot / "chain.pem", slot / "key.pem")
-    host, port = address.split(":")
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=ssl_context)
-    # Preface, SETTINGS, and one request of raw HPACK: literal fields, never indexed.
+def raw_tls(slot: Path) -> ssl.SSLContext:
+    """A client below gRPC, which can do what grpcio's own client refuses to."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    made.set_alpn_protocols(["h2"])
+    made.load_cert_chain(slot / "chain.pem", slot / "key.pem")
+    return made
+
+
+def raw_call(path: bytes) -> bytes:
+    """Preface, SETTINGS and one unary request of raw HPACK: literal fields, never indexed."""
     fields = [
         (b":method", b"POST"),
         (b":scheme", b"https"),
-        (b":path", b"/trove.guest.v1.IdentityService/GetTrustBundle"),
+        (b":path", path),
         (b":authority", b"gateway.local.trove"),
         (b"content-type", b"application/grpc"),
         (b"te", b"trailers"),
@@ -360,19 +360,68 @@ async def test_tls_1_2_is_refused(authority, guest_listener, tmp_path):
     block = b"".join(
         b"\x10" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields
     )
-    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
-    writer.write(len(block).to_bytes(3, "big") + b"\x01\x04" + (1).to_bytes(4, "big") + block)
-    body = b"\x00\x00\x00\x00\x00"
-    writer.write(len(body).to_bytes(3, "big") + b"\x00\x01" + (1).to_bytes(4, "big") + body)
-    await writer.drain()
-    received = b""
-    with contextlib.suppress(TimeoutError):
-        while b"TLS" not in received and (data := await asyncio.wait_for(reader.read(4096), 5)):
-            received += data
-    writer.close()
-    assert b"TLS" in received  # the refusal's message, in the trailers
+    stream, body = (1).to_bytes(4, "big"), b"\x00\x00\x00\x00\x00"
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+        + len(block).to_bytes(3, "big")
+        + b"\x01\x04"
+        + stream
+        + block
+        + len(body).to_bytes(3, "big")
+        + b"\x00\x01"
+        + stream
+        + body
+    )
+
+
+GET_BUNDLE = b"/trove.guest.v1.IdentityService/GetTrustBundle"
+
+
+def converse(address: str, tls: ssl.SSLContext, until: bytes, session=None):
+    """Connect, make the call, read until `until`; what came, the session, whether resumed."""
+    host, port = address.split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as plain,
+        tls.wrap_socket(plain, session=session) as secure,
+    ):
+        secure.sendall(raw_call(GET_BUNDLE))
+        received = b""
+        with contextlib.suppress(TimeoutError, ssl.SSLError):
+            while until not in received and (data := secure.recv(4096)):
+                received += data
+        return received, secure.session, secure.session_reused
+
+
+async def test_tls_1_2_is_refused(authority, guest_listener, tmp_path):
+    address, servicer = guest_listener
+    authority.identity_for_guest(TENANT, INSTANCE, tmp_path / "g")
+    tls = raw_tls(tmp_path / "g" / "current")
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    received, _, _ = await asyncio.to_thread(converse, address, tls, b"TLS 1.3")
+    assert b"TLS 1.3" in received  # the refusal's message, in the trailers
     assert servicer.callers == []
-    assert guest.exists()
+
+
+async def test_a_resumed_session_gets_nothing_once_its_certificate_has_expired(
+    authority, guest_listener, tmp_path
+):
+    address, servicer = guest_listener
+    guest = authority.identity_for_guest(
+        TENANT, INSTANCE, tmp_path / "g", lifetime=dt.timedelta(seconds=3)
+    )
+    tls = raw_tls(tmp_path / "g" / "current")
+    answer, session, _ = await asyncio.to_thread(converse, address, tls, b"grpc-status")
+    assert b"expired" not in answer
+    assert len(servicer.callers) == 1
+    expires = guest.load().leaf.not_valid_after_utc
+    # A real life, really over: there is no event to wait for.
+    while dt.datetime.now(dt.UTC) <= expires:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+    refusal, _, resumed = await asyncio.to_thread(converse, address, tls, b"expired", session)
+    assert resumed  # else this proves nothing: the handshake itself would have refused it
+    assert b"expired" in refusal
+    assert len(servicer.callers) == 1
 
 
 async def test_the_enrolment_listener_serves_nothing_else(gateway_identity):
