@@ -37,6 +37,8 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
     # Agents start programs while gRPC runs; its fork handlers are for forks that stay Python.
     "GRPC_ENABLE_FORK_SUPPORT": "0",
+    # gRPC's core writes lines of its own, not JSON, for anybody's failed handshake.
+    "GRPC_VERBOSITY": "NONE",
 }
 
 
