@@ -107,7 +107,7 @@ MUTATIONS = (
     ),
     Mutation(
         promise="an identity matches to its very end",
-        file="trove_grpc/identity.py",
+        file="trove_grpc/names.py",
         old=r'r")\Z"',
         new=r'r")$"',
         tests="tests/unit/trove_grpc/test_identity_names.py",
