@@ -1,1 +1,1 @@
-"""The RPC kit every process shares; knows no domain and no database."""
+"""The RPC kit every process shares; knows no domain and opens no database."""
