@@ -77,6 +77,10 @@ class Domain(Base):
     trust_domain: Mapped[str] = mapped_column(primary_key=True)
     bundle_version: Mapped[int]
     bundle_time: Mapped[dt.datetime]
+    # Counts rebuilds from the keys; what was issued before the last one is unknown here.
+    epoch: Mapped[int] = mapped_column(default=1, server_default="1")
+    # Services whose certificate is older renew it now.
+    services_renew_before: Mapped[dt.datetime | None] = mapped_column(default=None)
 
 
 class Authority(Base):
@@ -92,6 +96,88 @@ class Authority(Base):
     key_name: Mapped[str]
     certificate_pem: Mapped[bytes] = mapped_column(sa.LargeBinary(16_384))
     create_time: Mapped[dt.datetime]
+    # Of the parent authority that signed it; its own for a root.
+    signed_by_generation: Mapped[int] = mapped_column(default=1, server_default="1")
+    # Of a root: its key, certified by the root before it.
+    cross_certificate_pem: Mapped[bytes | None] = mapped_column(
+        sa.LargeBinary(16_384), default=None
+    )
+    # Since when it is in its state.
+    state_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+
+
+class Rotation(Base):
+    """One rotation; a worker that holds its lease moves it from phase to phase."""
+
+    __tablename__ = "rotations"
+    __table_args__ = (sa.UniqueConstraint("request_id"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, init=False)
+    request_id: Mapped[str]
+    kind: Mapped[str]
+    # Name of the authority asked for; empty where none is rotated.
+    authority: Mapped[str]
+    # [{"kind", "old", "new"}], parents first; "new" is 0 before its key is made.
+    authorities: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON)
+    instance_ids: Mapped[list[str]] = mapped_column(sa.JSON)
+    phase: Mapped[str]
+    phase_time: Mapped[dt.datetime]
+    is_automatic: Mapped[bool]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    create_time: Mapped[dt.datetime]
+    spread_seconds: Mapped[int | None] = mapped_column(default=None)
+    is_paused: Mapped[bool] = mapped_column(default=False)
+    pause_reason: Mapped[str] = mapped_column(default="")
+    # The phase an operator has consented to; the worker goes there.
+    consented_phase: Mapped[str | None] = mapped_column(default=None)
+    stranded_ids: Mapped[list[str]] = mapped_column(sa.JSON, default_factory=list)
+    # Bundle version that holds the new generations.
+    bundle_version: Mapped[int | None] = mapped_column(default=None)
+    switch_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+    window_start: Mapped[dt.datetime | None] = mapped_column(default=None)
+    window_end: Mapped[dt.datetime | None] = mapped_column(default=None)
+    renewals: Mapped[int] = mapped_column(default=0)
+    errors: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str] = mapped_column(default="")
+    lease_until: Mapped[dt.datetime | None] = mapped_column(default=None)
+    lease_fence: Mapped[int] = mapped_column(default=0)
+
+
+class Service(Base):
+    """A control-plane service as the issuer saw it last."""
+
+    __tablename__ = "services"
+
+    name: Mapped[str] = mapped_column(primary_key=True)  # SPIFFE ID
+    serial: Mapped[str]
+    held_bundle_version: Mapped[int]
+    last_seen_time: Mapped[dt.datetime]
+
+
+class FederatedBundle(Base):
+    """What an operator trusts of another trust domain."""
+
+    __tablename__ = "federated_bundles"
+
+    trust_domain: Mapped[str] = mapped_column(primary_key=True)
+    sequence: Mapped[int]
+    root_pems: Mapped[list[str]] = mapped_column(sa.JSON)
+    endpoint_url: Mapped[str]
+    pin: Mapped[str]
+    refresh_time: Mapped[dt.datetime]
+
+
+class Checkpoint(Base):
+    """A signed statement about the audit chain; a copy lies outside of this database."""
+
+    __tablename__ = "checkpoints"
+
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    hash: Mapped[str]
+    create_time: Mapped[str]  # as signed
+    epoch: Mapped[int]
+    signature: Mapped[bytes] = mapped_column(sa.LargeBinary(1024))
 
 
 class Subject(Base):
@@ -107,6 +193,19 @@ class Subject(Base):
     engine_ip_addresses: Mapped[list[str]] = mapped_column(sa.JSON)
     create_time: Mapped[dt.datetime]
     retire_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+    # As its gateways told last; for rotations and operators, never for a decision of identity.
+    is_online: Mapped[bool] = mapped_column(default=False, server_default=sa.false())
+    gateway_id: Mapped[str] = mapped_column(default="", server_default="")
+    last_seen_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+    seen_serial: Mapped[str] = mapped_column(default="", server_default="")
+    engine_serial: Mapped[str] = mapped_column(default="", server_default="")
+    held_bundle_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    clock_skew_ms: Mapped[int | None] = mapped_column(default=None)
+    # While set, nothing is issued to it.
+    quarantine_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+    quarantine_reason: Mapped[str] = mapped_column(default="", server_default="")
+    # Recovery is open until then, however long ago its certificate expired.
+    recovery_until_time: Mapped[dt.datetime | None] = mapped_column(default=None)
 
 
 class Token(Base):
@@ -139,6 +238,7 @@ class Certificate(Base):
         sa.UniqueConstraint("serial"),
         sa.UniqueConstraint("key_hash"),
         sa.Index(None, "instance_id", "kind", "state"),
+        sa.Index(None, "kind", "generation", "state"),
     )
 
     number: Mapped[int] = mapped_column(primary_key=True, init=False)

@@ -19,7 +19,8 @@ _LOCAL = frozenset({Role.LOCAL})
 _SERVICES = frozenset({Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.ISSUER})
 
 _CONDUCTOR = "/trove.conductor.v1"
-_ISSUER = "/trove.issuer.v1.IssuerService"
+_ISSUER_V1 = "/trove.issuer.v1"
+_ISSUER = f"{_ISSUER_V1}.IssuerService"
 
 CALLERS: dict[str, frozenset[Role]] = {
     # Guests: one stream and their own identity.
@@ -83,6 +84,33 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_ISSUER}/EnrolService": _LOCAL,
     f"{_ISSUER}/IssueOperatorCertificate": _LOCAL,
     f"{_ISSUER}/ListCertificates": _OPERATOR,
+    f"{_ISSUER_V1}.WatchService/Watch": _GATEWAY,
+    f"{_ISSUER_V1}.WatchService/ReportGuests": _GATEWAY,
+    # Issuer, the operators' side.
+    f"{_ISSUER_V1}.AuthorityService/ListAuthorities": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/PlanRotation": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/StartRotation": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/GetRotation": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/ListRotations": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/AdvanceRotation": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/PauseRotation": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/RollBackRotation": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/TaintAuthority": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/ExportCrl": _OPERATOR,
+    f"{_ISSUER_V1}.AuthorityService/ListServices": _OPERATOR,
+    f"{_ISSUER_V1}.AgentService/ListAgents": _OPERATOR,
+    f"{_ISSUER_V1}.AgentService/GetAgent": _OPERATOR,
+    f"{_ISSUER_V1}.AgentService/AllowRecovery": _OPERATOR,
+    f"{_ISSUER_V1}.AgentService/LiftDenial": _OPERATOR,
+    f"{_ISSUER_V1}.AgentService/ResolveClone": _OPERATOR,
+    f"{_ISSUER_V1}.AuditService/ListAuditRecords": _OPERATOR,
+    f"{_ISSUER_V1}.AuditService/VerifyAudit": _OPERATOR,
+    f"{_ISSUER_V1}.AuditService/CreateCheckpoint": _OPERATOR,
+    f"{_ISSUER_V1}.FederationService/PutFederatedBundle": _OPERATOR,
+    f"{_ISSUER_V1}.FederationService/ListFederatedBundles": _OPERATOR,
+    f"{_ISSUER_V1}.FederationService/RemoveFederatedBundle": _OPERATOR,
+    f"{_ISSUER_V1}.BreakglassService/IssueBreakglass": _OPERATOR,
+    f"{_ISSUER_V1}.BreakglassService/EndBreakglass": _OPERATOR,
     # Local supervisor, on its UNIX socket alone.
     "/trove.supervisor.v1.SupervisorService/AllocateAddress": _LOCAL,
     "/trove.supervisor.v1.SupervisorService/EnsureGuest": _LOCAL,

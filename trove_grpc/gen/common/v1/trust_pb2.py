@@ -25,21 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrove/common/v1/trust.proto\x12\x0ftrove.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x01\n\x14\x41uthorityCertificate\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.trove.common.v1.AuthorityKind\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.trove.common.v1.AuthorityState\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x04 \x01(\x0c\"\xa1\x01\n\x0bTrustBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12:\n\x0b\x61uthorities\x18\x03 \x03(\x0b\x32%.trove.common.v1.AuthorityCertificate\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\rRenewalWindow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xda\x01\n\rAuthorityKind\x12\x1e\n\x1a\x41UTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41UTHORITY_KIND_ROOT\x10\x01\x12\x18\n\x14\x41UTHORITY_KIND_GUEST\x10\x02\x12\x1a\n\x16\x41UTHORITY_KIND_SERVICE\x10\x03\x12\x1b\n\x17\x41UTHORITY_KIND_OPERATOR\x10\x04\x12 \n\x1c\x41UTHORITY_KIND_DATABASE_ROOT\x10\x05\x12\x1b\n\x17\x41UTHORITY_KIND_DATABASE\x10\x06*\xff\x01\n\x0e\x41uthorityState\x12\x1f\n\x1b\x41UTHORITY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UTHORITY_STATE_PREPARED\x10\x01\x12\x1b\n\x17\x41UTHORITY_STATE_TRUSTED\x10\x02\x12\x1a\n\x16\x41UTHORITY_STATE_ACTIVE\x10\x03\x12\x1c\n\x18\x41UTHORITY_STATE_DRAINING\x10\x04\x12\x1b\n\x17\x41UTHORITY_STATE_RETIRED\x10\x05\x12\x1b\n\x17\x41UTHORITY_STATE_TAINTED\x10\x06\x12\x1d\n\x19\x41UTHORITY_STATE_DESTROYED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrove/common/v1/trust.proto\x12\x0ftrove.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x01\n\x14\x41uthorityCertificate\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.trove.common.v1.AuthorityKind\x12\x12\n\ngeneration\x18\x02 \x01(\x05\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.trove.common.v1.AuthorityState\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x04 \x01(\x0c\x12\x1d\n\x15\x63ross_certificate_pem\x18\x05 \x01(\x0c\"\xd6\x01\n\x0bTrustBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12:\n\x0b\x61uthorities\x18\x03 \x03(\x0b\x32%.trove.common.v1.AuthorityCertificate\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\tfederated\x18\x05 \x03(\x0b\x32 .trove.common.v1.FederatedBundle\"~\n\x0f\x46\x65\x64\x65ratedBundle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x11\n\troot_pems\x18\x03 \x03(\x0c\x12\x30\n\x0crefresh_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\rRenewalWindow\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x03 \x01(\t*\xda\x01\n\rAuthorityKind\x12\x1e\n\x1a\x41UTHORITY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41UTHORITY_KIND_ROOT\x10\x01\x12\x18\n\x14\x41UTHORITY_KIND_GUEST\x10\x02\x12\x1a\n\x16\x41UTHORITY_KIND_SERVICE\x10\x03\x12\x1b\n\x17\x41UTHORITY_KIND_OPERATOR\x10\x04\x12 \n\x1c\x41UTHORITY_KIND_DATABASE_ROOT\x10\x05\x12\x1b\n\x17\x41UTHORITY_KIND_DATABASE\x10\x06*\xff\x01\n\x0e\x41uthorityState\x12\x1f\n\x1b\x41UTHORITY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UTHORITY_STATE_PREPARED\x10\x01\x12\x1b\n\x17\x41UTHORITY_STATE_TRUSTED\x10\x02\x12\x1a\n\x16\x41UTHORITY_STATE_ACTIVE\x10\x03\x12\x1c\n\x18\x41UTHORITY_STATE_DRAINING\x10\x04\x12\x1b\n\x17\x41UTHORITY_STATE_RETIRED\x10\x05\x12\x1b\n\x17\x41UTHORITY_STATE_TAINTED\x10\x06\x12\x1d\n\x19\x41UTHORITY_STATE_DESTROYED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.common.v1.trust_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AUTHORITYKIND']._serialized_start=537
-  _globals['_AUTHORITYKIND']._serialized_end=755
-  _globals['_AUTHORITYSTATE']._serialized_start=758
-  _globals['_AUTHORITYSTATE']._serialized_end=1013
+  _globals['_AUTHORITYKIND']._serialized_start=749
+  _globals['_AUTHORITYKIND']._serialized_end=967
+  _globals['_AUTHORITYSTATE']._serialized_start=970
+  _globals['_AUTHORITYSTATE']._serialized_end=1225
   _globals['_AUTHORITYCERTIFICATE']._serialized_start=82
-  _globals['_AUTHORITYCERTIFICATE']._serialized_end=243
-  _globals['_TRUSTBUNDLE']._serialized_start=246
-  _globals['_TRUSTBUNDLE']._serialized_end=407
-  _globals['_RENEWALWINDOW']._serialized_start=409
-  _globals['_RENEWALWINDOW']._serialized_end=534
+  _globals['_AUTHORITYCERTIFICATE']._serialized_end=274
+  _globals['_TRUSTBUNDLE']._serialized_start=277
+  _globals['_TRUSTBUNDLE']._serialized_end=491
+  _globals['_FEDERATEDBUNDLE']._serialized_start=493
+  _globals['_FEDERATEDBUNDLE']._serialized_end=619
+  _globals['_RENEWALWINDOW']._serialized_start=621
+  _globals['_RENEWALWINDOW']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

@@ -112,12 +112,17 @@ class AuthorityCertificate(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
+    CROSS_CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     kind: Global___AuthorityKind.ValueType
     generation: _builtins.int
     """Counts from 1 for each kind."""
     state: Global___AuthorityState.ValueType
     certificate_pem: _builtins.bytes
     """The CA certificate, PEM."""
+    cross_certificate_pem: _builtins.bytes
+    """Of a root that replaced another: its key, certified by the root before it,
+    PEM. Servers show it, so that peers which know only the old root verify them.
+    """
     def __init__(
         self,
         *,
@@ -125,10 +130,11 @@ class AuthorityCertificate(_message.Message):
         generation: _builtins.int = ...,
         state: Global___AuthorityState.ValueType = ...,
         certificate_pem: _builtins.bytes = ...,
+        cross_certificate_pem: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "generation", b"generation", "kind", b"kind", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_pem", b"certificate_pem", "cross_certificate_pem", b"cross_certificate_pem", "generation", b"generation", "kind", b"kind", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,12 +153,19 @@ class TrustBundle(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     AUTHORITIES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FEDERATED_FIELD_NUMBER: _builtins.int
     trust_domain: _builtins.str
     version: _builtins.int
     @_builtins.property
     def authorities(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuthorityCertificate]: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def federated(self) -> _containers.RepeatedCompositeFieldContainer[Global___FederatedBundle]:
+        """Other regions. Their services, and nobody else of theirs, may call the few
+        methods that say so.
+        """
+
     def __init__(
         self,
         *,
@@ -160,14 +173,50 @@ class TrustBundle(_message.Message):
         version: _builtins.int = ...,
         authorities: _abc.Iterable[Global___AuthorityCertificate] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        federated: _abc.Iterable[Global___FederatedBundle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "create_time", b"create_time", "trust_domain", b"trust_domain", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorities", b"authorities", "create_time", b"create_time", "federated", b"federated", "trust_domain", b"trust_domain", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrustBundle: _TypeAlias = TrustBundle  # noqa: Y015
+
+@_typing.final
+class FederatedBundle(_message.Message):
+    """What is trusted of another trust domain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUST_DOMAIN_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ROOT_PEMS_FIELD_NUMBER: _builtins.int
+    REFRESH_TIME_FIELD_NUMBER: _builtins.int
+    trust_domain: _builtins.str
+    sequence: _builtins.int
+    """The other side's version; never goes back."""
+    @_builtins.property
+    def root_pems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Its root certificates, PEM."""
+
+    @_builtins.property
+    def refresh_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        trust_domain: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        root_pems: _abc.Iterable[_builtins.bytes] | None = ...,
+        refresh_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refresh_time", b"refresh_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_time", b"refresh_time", "root_pems", b"root_pems", "sequence", b"sequence", "trust_domain", b"trust_domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FederatedBundle: _TypeAlias = FederatedBundle  # noqa: Y015
 
 @_typing.final
 class RenewalWindow(_message.Message):

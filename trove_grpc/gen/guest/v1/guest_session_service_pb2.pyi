@@ -129,6 +129,7 @@ class Hello(_message.Message):
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     GUEST_TIME_FIELD_NUMBER: _builtins.int
     OBSERVATION_FIELD_NUMBER: _builtins.int
+    ENGINE_SERIAL_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.str
     """The guest's boot, from /proc/sys/kernel/random/boot_id plus the agent's own start."""
     machine_id_hash: _builtins.str
@@ -136,6 +137,8 @@ class Hello(_message.Message):
     agent_version: _builtins.str
     bundle_version: _builtins.int
     """Version of the trust bundle the agent holds."""
+    engine_serial: _builtins.str
+    """Serial (hex) of the certificate the engine shows; empty before there is one."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Command kinds this agent understands, by Command.action field name."""
@@ -154,10 +157,11 @@ class Hello(_message.Message):
         bundle_version: _builtins.int = ...,
         guest_time: _timestamp_pb2.Timestamp | None = ...,
         observation: _engine_pb2.Observation | None = ...,
+        engine_serial: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guest_time", b"guest_time", "observation", b"observation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "bundle_version", b"bundle_version", "capabilities", b"capabilities", "guest_time", b"guest_time", "machine_id_hash", b"machine_id_hash", "observation", b"observation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "bundle_version", b"bundle_version", "capabilities", b"capabilities", "engine_serial", b"engine_serial", "guest_time", b"guest_time", "machine_id_hash", b"machine_id_hash", "observation", b"observation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,7 +175,10 @@ class Heartbeat(_message.Message):
 
     OBSERVATION_FIELD_NUMBER: _builtins.int
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
+    ENGINE_SERIAL_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.int
+    engine_serial: _builtins.str
+    """Serial (hex) of the certificate the engine shows; empty before there is one."""
     @_builtins.property
     def observation(self) -> _engine_pb2.Observation: ...
     def __init__(
@@ -179,10 +186,11 @@ class Heartbeat(_message.Message):
         *,
         observation: _engine_pb2.Observation | None = ...,
         bundle_version: _builtins.int = ...,
+        engine_serial: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["observation", b"observation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "observation", b"observation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "engine_serial", b"engine_serial", "observation", b"observation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,6 +489,7 @@ class Settings(_message.Message):
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     RECONNECT_WINDOW_FIELD_NUMBER: _builtins.int
     RENEWAL_WINDOW_FIELD_NUMBER: _builtins.int
+    ENGINE_RENEWAL_WINDOW_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def heartbeat_interval(self) -> _duration_pb2.Duration: ...
     @_builtins.property
@@ -488,17 +497,24 @@ class Settings(_message.Message):
         """Reconnect after a uniform delay in [0, this), then back off."""
 
     @_builtins.property
-    def renewal_window(self) -> _trust_pb2.RenewalWindow: ...
+    def renewal_window(self) -> _trust_pb2.RenewalWindow:
+        """For the agent's certificate."""
+
+    @_builtins.property
+    def engine_renewal_window(self) -> _trust_pb2.RenewalWindow:
+        """For the certificate of its engine, while the database authority is rotated."""
+
     def __init__(
         self,
         *,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
         reconnect_window: _duration_pb2.Duration | None = ...,
         renewal_window: _trust_pb2.RenewalWindow | None = ...,
+        engine_renewal_window: _trust_pb2.RenewalWindow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "reconnect_window", b"reconnect_window", "renewal_window", b"renewal_window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["engine_renewal_window", b"engine_renewal_window", "heartbeat_interval", b"heartbeat_interval", "reconnect_window", b"reconnect_window", "renewal_window", b"renewal_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "reconnect_window", b"reconnect_window", "renewal_window", b"renewal_window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_renewal_window", b"engine_renewal_window", "heartbeat_interval", b"heartbeat_interval", "reconnect_window", b"reconnect_window", "renewal_window", b"renewal_window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

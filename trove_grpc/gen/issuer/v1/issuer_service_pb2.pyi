@@ -555,12 +555,17 @@ class GetTrustBundleRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HELD_VERSION_FIELD_NUMBER: _builtins.int
+    held_version: _builtins.int
+    """Version the caller holds: for a service the acknowledgement that rotations wait for."""
     def __init__(
         self,
+        *,
+        held_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_version", b"held_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -573,16 +578,28 @@ class GetTrustBundleResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUNDLE_FIELD_NUMBER: _builtins.int
+    POLL_AFTER_FIELD_NUMBER: _builtins.int
+    RENEW_BEFORE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def bundle(self) -> _trust_pb2.TrustBundle: ...
+    @_builtins.property
+    def poll_after(self) -> _duration_pb2.Duration:
+        """Ask again after this long; unset means at the caller's own pace."""
+
+    @_builtins.property
+    def renew_before(self) -> _timestamp_pb2.Timestamp:
+        """A service whose certificate was issued before this renews it now; unset asks nothing."""
+
     def __init__(
         self,
         *,
         bundle: _trust_pb2.TrustBundle | None = ...,
+        poll_after: _duration_pb2.Duration | None = ...,
+        renew_before: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "poll_after", b"poll_after", "renew_before", b"renew_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "poll_after", b"poll_after", "renew_before", b"renew_before"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
