@@ -1,0 +1,7 @@
+"""Where CA keys live: encrypted files here; a vault is another class with the same verbs."""
+
+from __future__ import annotations
+
+from pki.custody.files import Custody, CustodyError, FileCustody, check_directory
+
+__all__ = ["Custody", "CustodyError", "FileCustody", "check_directory"]
