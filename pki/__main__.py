@@ -71,6 +71,7 @@ def _init(options: argparse.Namespace) -> int:
         created = store.run_now(
             lambda session: bootstrap.initialise(session, custody, settings, now)
         )
+        store.run_now(lambda session: bootstrap.keep_certificates(session, custody))
         # Proves that every key is there and fits, on the first run and on each later one.
         store.run_now(lambda session: bootstrap.load(session, custody))
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from pki.custody.files import Custody, CustodyError, FileCustody, check_directory
+from pki.custody.contract import Custody, CustodyError
+from pki.custody.files import FileCustody
+from pki.custody.private_files import check_directory
 
 __all__ = ["Custody", "CustodyError", "FileCustody", "check_directory"]

@@ -35,8 +35,9 @@ def initialise(
         if name in known:
             continue
         key_name = _key_name(kind)
-        if not custody.exists(key_name):
-            custody.store(key_name, new_key())
+        # Stored again when it is there: that finishes what a killed run left half done.
+        key = custody.load(key_name) if custody.exists(key_name) else new_key()
+        custody.store(key_name, key)
         certificate = _certify(session, custody, config, kind, now=now)
         row = authorities.add(
             session,
@@ -49,6 +50,15 @@ def initialise(
         audit.append(session, now=now, actor="init", action="create-authority", subject=key_name)
         created.append(row)
     return created
+
+
+def keep_certificates(session: Session, custody: Custody) -> None:
+    """Put each committed certificate beside its key: with both, a lost database is made anew.
+
+    Only after the commit: what is in custody cannot be taken back.
+    """
+    for row in authorities.list_all(session):
+        custody.store_certificate(row.key_name, row.certificate_pem)
 
 
 def load(session: Session, custody: Custody) -> Authorities:

@@ -12,8 +12,8 @@ from pki.issuer import bootstrap
 from pki.requests import new_key
 from pki.store import Store
 from tests.fakes.custody import MemoryCustody
+from tests.fakes.custody_contract import CustodyContract
 from tests.integration.pki.conftest import NOW, make_config
-from trove_grpc.errors import ConflictError, NotFoundError
 
 
 @pytest.fixture
@@ -23,34 +23,16 @@ def files(tmp_path: Path) -> FileCustody:
     return custody
 
 
-@pytest.fixture(params=["files", "memory"])
-def custody(request: pytest.FixtureRequest) -> Custody:
-    if request.param == "memory":
+class TestFiles(CustodyContract):
+    @pytest.fixture
+    def custody(self, files: FileCustody) -> Custody:
+        return files
+
+
+class TestMemory(CustodyContract):
+    @pytest.fixture
+    def custody(self) -> Custody:
         return MemoryCustody()
-    found: Custody = request.getfixturevalue("files")
-    return found
-
-
-def test_stored_key_is_loaded_again(custody: Custody) -> None:
-    key = new_key()
-    custody.store("guest-g1", key)
-    assert custody.exists("guest-g1")
-    assert custody.load("guest-g1").private_numbers() == key.private_numbers()
-
-
-def test_absent_key_is_not_found(custody: Custody) -> None:
-    assert not custody.exists("guest-g1")
-    with pytest.raises(NotFoundError) as refused:
-        custody.load("guest-g1")
-    assert refused.value.reason == "KEY_MISSING"
-
-
-def test_key_is_never_replaced(custody: Custody) -> None:
-    key = new_key()
-    custody.store("guest-g1", key)
-    with pytest.raises(ConflictError):
-        custody.store("guest-g1", new_key())
-    assert custody.load("guest-g1").private_numbers() == key.private_numbers()
 
 
 def test_key_file_is_private_and_encrypted(files: FileCustody, tmp_path: Path) -> None:
@@ -135,12 +117,6 @@ def test_lost_passphrase_is_not_made_anew_while_keys_need_it(
         files.prepare()
 
 
-@pytest.mark.parametrize("name", ["../x", "guest", "guest-g1/../../x", "", "guest-g1\n"])
-def test_name_that_leads_elsewhere_is_refused(files: FileCustody, name: str) -> None:
-    with pytest.raises(CustodyError):
-        files.load(name)
-
-
 def test_init_killed_after_any_key_ends_in_the_same_place(private_directory: Path) -> None:
     """A key without its row is taken up again: no key is made twice, none is lost."""
     config = make_config(private_directory)
@@ -171,6 +147,18 @@ def test_init_killed_after_any_key_ends_in_the_same_place(private_directory: Pat
     assert len(custody.keys) == 6
     assert all(custody.keys[name].private_numbers() == first[name] for name in first)
     assert len(signers._signers) == 4
+    store.close()
+
+
+def test_certificates_are_kept_beside_their_keys(private_directory: Path) -> None:
+    config = make_config(private_directory)
+    custody = MemoryCustody()
+    store = Store(config.database_url)
+    store.migrate()
+    rows = store.run_now(lambda s: bootstrap.initialise(s, custody, config, NOW))
+    for _ in range(2):
+        store.run_now(lambda s: bootstrap.keep_certificates(s, custody))
+    assert custody.certificates == {row.key_name: row.certificate_pem for row in rows}
     store.close()
 
 
