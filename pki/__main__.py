@@ -54,15 +54,15 @@ def _fail(error: TroveError, status: int) -> int:
 
 def _init(options: argparse.Namespace) -> int:
     # Only here: everything else speaks to the issuer and must not reach a CA key.
-    from pki.custody import FileCustody  # noqa: PLC0415
     from pki.issuer import bootstrap  # noqa: PLC0415
     from pki.issuer.config import Config  # noqa: PLC0415
+    from pki.issuer.custody import open_custody  # noqa: PLC0415
     from pki.store import Store  # noqa: PLC0415
 
     settings = config.load(
         Config, file=options.config, environment=os.environ, prefix="TROVE_ISSUER"
     )
-    custody = FileCustody(settings.custody_directory, settings.passphrase_file)
+    custody = open_custody(settings)
     custody.prepare()
     store = Store(settings.database_url, password_file=settings.database_password_file)
     try:
@@ -81,7 +81,7 @@ def _init(options: argparse.Namespace) -> int:
             "authority": row.kind,
             "generation": row.generation,
             "expires": _expiry(row.certificate_pem),
-            "key": f"{settings.custody_directory / row.key_name}.key",
+            "key": f"{row.key_name} in {custody.location}",
         }
         for row in created
     ]

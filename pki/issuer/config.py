@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pki.custody.settings import BarbicanSettings
 from pki.profiles import MAX_TRUST_DOMAIN
 from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError
@@ -15,6 +16,8 @@ from trove_grpc.errors import InvalidRequestError
 _TRUST_DOMAIN = re.compile(r"\A[a-z0-9][a-z0-9.-]*\Z")
 # sockaddr_un holds 108 bytes with the final NUL.
 _MAX_SOCKET_PATH = 107
+
+FILES, BARBICAN = "files", "barbican"
 
 _MINUTE = dt.timedelta(minutes=1)
 _HOUR = dt.timedelta(hours=1)
@@ -28,8 +31,10 @@ class Config:
     identity: Path  # directory of the issuer's own certificate, which it gives itself
     operator_socket: Path  # UNIX socket; whoever may enter its directory is an operator
     database_url: str  # the issuer's own schema, e.g. "sqlite:////var/lib/trove/issuer/pki.db"
-    custody_directory: Path  # encrypted CA keys; mode 0700, the issuer's user
+    custody_directory: Path  # encrypted CA keys as files; mode 0700, the issuer's user
     passphrase_file: Path  # decrypts them; keep it on another medium than their backup
+    custody: str = FILES  # where the CA keys are: "files" or "barbican"
+    barbican: BarbicanSettings | None = None  # a table; also needed to migrate there
     # File of mode 0600 with the database user's password; read for every new connection.
     database_password_file: Path | None = None
     listen: str = "127.0.0.1:0"  # internal mutual TLS; port 0 takes any
@@ -60,6 +65,7 @@ class Config:
         databases.check(
             "database_url", self.database_url, password_file=self.database_password_file
         )
+        self._check_custody()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             seconds = value.total_seconds() if isinstance(value, dt.timedelta) else value
@@ -87,6 +93,14 @@ class Config:
             )
         if self.token_retry_window > self.token_lifetime:
             raise InvalidRequestError("token_retry_window is longer than token_lifetime")
+
+    def _check_custody(self) -> None:
+        if self.custody not in (FILES, BARBICAN):
+            raise InvalidRequestError(f"custody {self.custody!r} must be {FILES} or {BARBICAN}")
+        if self.custody == BARBICAN and self.barbican is None:
+            raise InvalidRequestError(
+                f'custody = "{BARBICAN}" needs a table [barbican] that says where it is'
+            )
 
     @property
     def certificates_per_hour(self) -> int:

@@ -11,10 +11,11 @@ from grpc import aio
 from sqlalchemy.orm import Session
 
 from pki import renewal
-from pki.custody import FileCustody, check_directory
+from pki.custody import check_directory
 from pki.denials import DenialList
 from pki.issuer import answers, bootstrap, inventory
 from pki.issuer.config import Config
+from pki.issuer.custody import open_custody
 from pki.issuer.service import IssuerServicer
 from pki.issuer.services import Services
 from pki.models import Denial
@@ -55,7 +56,7 @@ async def _serve(
     config: Config, store: Store, stop: asyncio.Event, started: Callable[[int], None]
 ) -> None:
     await asyncio.to_thread(store.migrate)
-    custody = FileCustody(config.custody_directory, config.passphrase_file)
+    custody = open_custody(config)
     signers = await store.run(lambda session: bootstrap.load(session, custody))
     keeper = OwnIdentity(store, Services(signers, config), config)
     await keeper.refresh()
