@@ -22,7 +22,6 @@ import enum
 import functools
 import json
 import logging
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,16 +30,13 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import dbos._serialization as dbos_serialization
-import psycopg
 from dbos import DBOS, DBOSConfig, Serializer, SetEnqueueOptions, SetWorkflowID
 from dbos import error as dbos_error
-from sqlalchemy import exc as database_errors
 
 from taskmanager import flow_logs, metrics
-from taskmanager.config import DEFAULT_LEASE, FLOW_BACKENDS
-from taskmanager.leases import LeaseLiveness, connection_arguments
-from taskmanager.liveness import FileLiveness, Liveness, refuse_network_disk
-from trove_grpc import context, databases
+from taskmanager.config import DEFAULT_LEASE
+from taskmanager.flow_database import FlowDatabase, database_may_be_away
+from trove_grpc import context
 from trove_grpc.errors import ConflictError, InvalidRequestError, TroveError, UnavailableError
 
 log = logging.getLogger(__name__)
@@ -63,7 +59,6 @@ _RESULT_BYTES = 2048  # ids and addresses are far smaller
 _MESSAGE_CHARACTERS = 2000
 _ERROR = "$error"
 _DROP_BATCH = 500
-_SQLITE = "sqlite:///"
 
 
 class StepFailedError(TroveError):
@@ -191,39 +186,26 @@ class Flows:
 
         `password_file` and `lease` are for PostgreSQL.
         """
-        backend = databases.check(
-            "flow_database_url", database_url, backends=FLOW_BACKENDS, password_file=password_file
-        )
-        is_file = backend == databases.SQLITE
-        self._path = Path(database_url.removeprefix(_SQLITE)) if is_file else None
-        self._password_file = password_file
-        self._url = database_url
+        self._database = FlowDatabase(database_url, password_file=password_file, lease=lease)
+        self._liveness = self._database.liveness(executor_id)
         self._executor_id = executor_id
         self._concurrency = concurrency
         self._functions = functions
         self._workflows: dict[str, Any] = {}
-        self._liveness: Liveness = (
-            LeaseLiveness(database_url, executor_id, lease=lease, password_file=password_file)
-            if self._path is None
-            else FileLiveness(self._path.with_name(f"{self._path.name}.executors"), executor_id)
-        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._running: dict[str, asyncio.Task[Any]] = {}  # by flow
         self._stranded: dict[str, float] = {}  # flows, and since when
         self._cancelled: dict[str, asyncio.Event] = {}
 
     async def __aenter__(self) -> Self:
-        if self._path is not None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            refuse_network_disk(self._path.parent)
+        self._database.make_directory()
         await self._liveness.acquire()
         try:
-            if self._path is not None:
-                _prepare_sqlite(self._path)
+            self._database.prepare()
             flow_logs.route()
             config: DBOSConfig = {
                 "name": "trove-taskmanager",
-                "system_database_url": self._url,
+                "system_database_url": self._database.url,
                 "application_version": APPLICATION_VERSION,
                 "executor_id": self._executor_id,
                 "serializer": JsonSerializer(),
@@ -231,7 +213,7 @@ class Flows:
                 "log_level": "WARNING",
                 "max_executor_threads": _THREADS,
                 "use_listen_notify": False,
-                "db_engine_kwargs": self._engine_arguments(),
+                "db_engine_kwargs": self._database.engine_arguments(),
                 "scheduler_polling_interval_sec": 3600.0,  # no flow is scheduled by DBOS
             }
             DBOS(config=config)
@@ -264,20 +246,6 @@ class Flows:
         loop.set_default_executor(executor)  # a flow that had just begun may have put it back
         await self._cancel_running()  # whatever the queue started in between
         await self._liveness.release()
-
-    def _engine_arguments(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"hide_parameters": True}
-        if self._path is None:
-            arguments["creator"] = self._connect
-        return arguments
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        """A connection for DBOS: its password read now, and in no URL that DBOS would log."""
-        try:
-            return psycopg.connect(**connection_arguments(self._url, self._password_file))
-        except (psycopg.Error, UnavailableError) as error:
-            # DBOS repeats what says just this, and gives a flow up on everything else.
-            raise psycopg.OperationalError(f"connection failed: {error}") from error
 
     async def _cancel_running(self) -> None:
         tasks = list(self._tasks)
@@ -313,7 +281,7 @@ class Flows:
             raise InvalidRequestError(f"no flow is named {name!r}", reason="UNKNOWN_FLOW")
         try:
             with (
-                _database_may_be_away(),
+                database_may_be_away(),
                 SetWorkflowID(flow_id),
                 SetEnqueueOptions(queue_partition_key=key),
             ):
@@ -333,7 +301,7 @@ class Flows:
         """The flows among `flow_ids` that are in the log."""
         if not flow_ids:
             return {}
-        with _database_may_be_away():
+        with database_may_be_away():
             rows = await DBOS.list_workflows_async(workflow_ids=[*flow_ids], load_input=False)
         return {row.workflow_id: _status(row) for row in rows}
 
@@ -354,7 +322,7 @@ class Flows:
 
     async def _drop_adopted(self) -> None:
         """Stop running what another executor took over while this one seemed dead."""
-        with _database_may_be_away():
+        with database_may_be_away():
             rows = await DBOS.list_workflows_async(
                 workflow_ids=list(self._running), load_input=False, load_output=False
             )
@@ -370,7 +338,7 @@ class Flows:
         Looks at every pending row each time, never once per death: a takeover that failed half
         way is simply tried again.
         """
-        with _database_may_be_away():
+        with database_may_be_away():
             rows = await DBOS.list_workflows_async(
                 status="PENDING", load_input=False, load_output=False
             )
@@ -383,7 +351,7 @@ class Flows:
                 if not is_dead:
                     continue
                 log.warning("executor %s is dead; taking over its flows", owner)
-                with _database_may_be_away():
+                with database_may_be_away():
                     await asyncio.to_thread(DBOS._recover_pending_workflows, [owner])  # noqa: SLF001  the atomic one; pinned by a test
 
     async def _resume_stranded(self, pending: set[str]) -> None:
@@ -397,13 +365,13 @@ class Flows:
         for flow, since in list(self._stranded.items()):
             if now - since > _STRANDED_SECONDS:
                 log.warning("flow %s had stopped without an end; going on with it", flow)
-                with _database_may_be_away():
+                with database_may_be_away():
                     await DBOS.resume_workflow_async(flow)
                 del self._stranded[flow]
 
     async def drop_finished(self, before: str) -> int:
         """Delete a batch of flows that ended before `before` (ISO 8601); returns how many."""
-        with _database_may_be_away():
+        with database_may_be_away():
             rows = await DBOS.list_workflows_async(
                 status=["SUCCESS", "ERROR", "CANCELLED"],
                 completed_before=before,
@@ -432,21 +400,6 @@ def _counted(name: str) -> Iterator[None]:
     finally:
         if result:
             metrics.FLOWS_ENDED.labels(name, result).inc()
-
-
-@contextlib.contextmanager
-def _database_may_be_away() -> Iterator[None]:
-    """Steps wait for a lost database by themselves; questions about flows fail, as ours do."""
-    try:
-        yield
-    except (
-        database_errors.OperationalError,
-        database_errors.InterfaceError,
-        database_errors.TimeoutError,
-    ) as error:
-        raise UnavailableError(
-            "the flow log's database does not answer", reason="DATABASE_UNAVAILABLE"
-        ) from error
 
 
 def _status(row: Any) -> FlowStatus:
@@ -495,16 +448,6 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     return value is None or type(value) in (bool, int, str)
-
-
-def _prepare_sqlite(path: Path) -> None:
-    # WAL is a property of the file: set once, six times faster steps, readers never block.
-    connection = sqlite3.connect(path, timeout=30)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
-    path.chmod(0o600)
 
 
 def _refuse_pickle(_: Any, _data: str) -> Any:
