@@ -194,12 +194,12 @@ StartIssuer = Callable[..., Any]
 
 
 @pytest.fixture
-async def start_issuer(private_directory: Path) -> AsyncIterator[StartIssuer]:
-    """Start an issuer with these settings; everything stops with the test."""
+async def start_issuer(private_directory: Path, database_url: str) -> AsyncIterator[StartIssuer]:
+    """Start an issuer with these settings, on each kind of database; it stops with the test."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(**changes: Any) -> RunningIssuer:
-            config = make_config(private_directory, **changes)
+            config = make_config(private_directory, **{"database_url": database_url, **changes})
             custody = FileCustody(config.custody_directory, config.passphrase_file)
             custody.prepare()
             store = Store(config.database_url)
