@@ -118,7 +118,7 @@ class Guests:
             is_repeat = known.replaces == present.serial and known.state in certificates.LIVE
             if is_repeat and now < known.expire_time:
                 return known
-            raise ledger.reused_key()
+            raise ledger.reused_key(subject.instance_id)
         self._limit(session, present.name, _GUEST, now)
         for other in certificates.live_of_instance(session, subject.instance_id, _GUEST):
             if other is not present and other.state == certificates.PENDING:
@@ -144,7 +144,7 @@ class Guests:
         if known is not None:
             if known.name == name and known.expire_time > now:
                 return known
-            raise ledger.reused_key()
+            raise ledger.reused_key(subject.instance_id)
         if not subject.engine_dns_names and not subject.engine_ip_addresses:
             raise ConflictError(
                 f"no name or address of the engine of {subject.instance_id} is registered",
@@ -205,7 +205,7 @@ class Guests:
         if now >= row.expire_time:
             return Refusal("expired")
         if certificates.by_key(session, wanted) is not None:
-            raise ledger.reused_key()
+            raise ledger.reused_key(instance_id)
         if not tokens.take(session, row.token_id, wanted, now):
             return Refusal("used")
         return self._first(session, subject, public_key, now)

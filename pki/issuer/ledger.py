@@ -101,9 +101,10 @@ def refuse_denied(
         )
 
 
-def reused_key() -> InvalidRequestError:
-    """A key has one certificate: a second one would hide a copied key."""
+def reused_key(subject: str) -> InvalidRequestError:
+    """A key has one certificate: a second one would hide a copied key. `subject` asked for it."""
     return InvalidRequestError(
         "certificate request refused: its key has been certified before; make a new key",
         reason="CSR_KEY_REUSED",
+        subject=subject,
     )

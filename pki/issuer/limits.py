@@ -48,8 +48,3 @@ class FailureLimiter:
         self._failures.move_to_end(peer)
         if len(self._failures) > _MAX_PEERS:
             self._failures.popitem(last=False)
-
-
-def peer_host(address: str) -> str:
-    """The host of a gRPC peer address: "ipv4:192.0.2.1:5000" or "ipv6:[::1]:5000"."""
-    return address.rpartition(":")[0] or address

@@ -14,7 +14,7 @@ from pki.authority import Authorities
 from pki.issuer import answers, checks, inventory, recovery
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
-from pki.issuer.limits import FailureLimiter, peer_host
+from pki.issuer.limits import FailureLimiter
 from pki.issuer.nonces import Nonces
 from pki.issuer.services import Services
 from pki.metrics import ENROLMENTS
@@ -70,7 +70,7 @@ class IssuerServicer(rpc.IssuerServiceServicer):
 
     async def EnrolGuest(self, request: pb.EnrolGuestRequest, context: Any) -> Any:
         enrolment = request.enrolment
-        peer = peer_host(request.peer_address)
+        peer = request.peer_address
         self._failures.check(peer)
         instance_id = checks.instance_id(enrolment.instance_id)
         public_key = csr.accept(enrolment.csr_der)
@@ -118,7 +118,7 @@ class IssuerServicer(rpc.IssuerServiceServicer):
 
     async def RecoverGuest(self, request: pb.RecoverGuestRequest, context: Any) -> Any:
         shown = request.recovery
-        peer = peer_host(request.peer_address)
+        peer = request.peer_address
         self._failures.check(peer)
         actor, now = request.peer_address or "unknown address", self._now()
         try:
@@ -288,6 +288,14 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             )
         )
         return pb.CreateDenialResponse(denial=answers.denial(row))
+
+    async def RecordRefusals(self, request: pb.RecordRefusalsRequest, context: Any) -> Any:
+        told = checks.refusals(request.refusals)
+        actor, now = _actor(), self._now()
+        await self._store.run(
+            lambda session: inventory.record_refusals(session, told, actor=actor, now=now)
+        )
+        return pb.RecordRefusalsResponse()
 
     # Services and operators.
 

@@ -140,7 +140,7 @@ class Services:
         if known is None:
             return None
         if known.name != name or known.state not in certificates.LIVE or known.expire_time <= now:
-            raise ledger.reused_key()
+            raise ledger.reused_key(name)
         return known
 
     def _issue(

@@ -12,7 +12,7 @@ from pki import renewal, tokens
 from pki.denials import DenialList
 from pki.issuer import checks
 from pki.issuer.config import Config
-from pki.issuer.limits import FailureLimiter, peer_host
+from pki.issuer.limits import FailureLimiter
 from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import InvalidRequestError, OverloadedError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
@@ -100,14 +100,6 @@ def test_limiter_remembers_a_bounded_number_of_peers() -> None:
     limiter.check("0")
     with pytest.raises(OverloadedError):
         limiter.check("10499")
-
-
-@pytest.mark.parametrize(
-    ("address", "host"),
-    [("ipv4:192.0.2.1:5000", "ipv4:192.0.2.1"), ("ipv6:[::1]:5", "ipv6:[::1]"), ("", "")],
-)
-def test_peers_of_one_host_share_a_limit(address: str, host: str) -> None:
-    assert peer_host(address) == host
 
 
 @pytest.mark.parametrize(
