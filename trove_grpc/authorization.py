@@ -80,6 +80,7 @@ CALLERS: dict[str, frozenset[Role]] = {
     ),
     f"{_ISSUER}/ListDenials": frozenset({Role.GATEWAY, Role.OPERATOR, Role.LOCAL}),
     f"{_ISSUER}/CreateDenial": _OPERATOR,
+    f"{_ISSUER}/RecordRefusals": _GATEWAY,
     f"{_ISSUER}/RenewService": _SERVICES,
     f"{_ISSUER}/EnrolService": _LOCAL,
     f"{_ISSUER}/IssueOperatorCertificate": _LOCAL,

@@ -31,6 +31,9 @@ else:
     Handler = grpc.RpcMethodHandler
     Context = aio.ServicerContext
 Guard = Callable[[Context, str], AbstractAsyncContextManager[None]]
+# Hears of every call that ended in an error of ours: the error, the caller where one was
+# identified, and the peer's address.
+Refused = Callable[[errors.TroveError, identity.Identity | None, str], None]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 # Left for reporting a lost deadline to the caller, seconds.
@@ -104,9 +107,9 @@ class Interceptor(aio.ServerInterceptor):
         return _wrap(handler, lambda peer: _around(self._guards, peer, method))
 
 
-def guards(authenticator: Authenticator) -> tuple[Guard, ...]:
+def guards(authenticator: Authenticator, *, refused: Refused | None = None) -> tuple[Guard, ...]:
     """The guards of every server, outermost first."""
-    return (observe, translate_errors, authenticate(authenticator), bind_deadline)
+    return (observe, translate_errors, authenticate(authenticator, refused), bind_deadline)
 
 
 @contextlib.asynccontextmanager
@@ -148,19 +151,25 @@ async def translate_errors(peer: Context, method: str) -> AsyncIterator[None]:
         )
 
 
-def authenticate(authenticator: Authenticator) -> Guard:
-    """Identify the caller and ask the table."""
+def authenticate(authenticator: Authenticator, refused: Refused | None = None) -> Guard:
+    """Identify the caller and ask the table; `refused` hears of what then fails."""
 
     @contextlib.asynccontextmanager
     async def guard(peer: Context, method: str) -> AsyncIterator[None]:
+        caller = None
         try:
-            caller = authenticator.identify(peer)
-            authorization.authorize(caller, method)
+            try:
+                caller = authenticator.identify(peer)
+                authorization.authorize(caller, method)
+            except errors.TroveError as error:
+                metrics.RPC_REFUSED.labels(error.reason).inc()
+                raise
+            with context.calling(caller):
+                yield
         except errors.TroveError as error:
-            metrics.RPC_REFUSED.labels(error.reason).inc()
+            if refused is not None:
+                refused(error, caller, peer.peer())
             raise
-        with context.calling(caller):
-            yield
 
     return guard
 

@@ -18,6 +18,11 @@ RPC_IN_PROGRESS = Gauge("trove_rpc_in_progress", "RPC handlers running now", ["m
 RPC_REFUSED = Counter(
     "trove_rpc_refused_total", "Calls refused before their handler ran", ["reason"]
 )
+# Refused handshakes end inside gRPC's core, which tells nobody: handshakes that no connection with
+# a call follows are what can be seen of them.
+TLS_HANDSHAKES = Counter(
+    "trove_tls_handshakes_total", "TLS handshakes begun, also those that fail", ["listener"]
+)
 
 
 def serve_metrics(listen: str) -> None:

@@ -11,9 +11,10 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from trove_grpc import metrics
 from trove_grpc.errors import UnavailableError
 from trove_grpc.gen.common.v1 import trust_pb2
-from trove_grpc.interceptors import Authenticator, Denials, Interceptor, guards
+from trove_grpc.interceptors import Authenticator, Denials, Interceptor, Refused, guards
 from trove_grpc.tls import IdentityDirectory, enrolment_server_credentials, server_credentials
 
 Options = Sequence[tuple[str, int]]
@@ -96,7 +97,8 @@ def build_internal_server(
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     _enable_reflection(server, [*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
-    port = _listen(server, listen, server_credentials(identity, INTERNAL_TRUSTS))
+    credentials = server_credentials(identity, INTERNAL_TRUSTS, begun=_count("internal"))
+    port = _listen(server, listen, credentials)
     return Server(server, port, servicer)
 
 
@@ -125,21 +127,29 @@ def build_guest_server(
     identity: IdentityDirectory,
     register: Register,
     denials: Denials | None = None,
+    refused: Refused | None = None,
     options: Options = (),
 ) -> Server:
     """Mutual TLS for guest agents alone: no health, no reflection, nothing to explore."""
-    server = _aio_server(identity, denials, (*GUEST_OPTIONS, *options))
+    server = _aio_server(identity, denials, (*GUEST_OPTIONS, *options), refused)
     register(server)
-    return Server(server, _listen(server, listen, server_credentials(identity, GUEST_TRUSTS)))
+    credentials = server_credentials(identity, GUEST_TRUSTS, begun=_count("guest"))
+    return Server(server, _listen(server, listen, credentials))
 
 
 def build_enrolment_server(
-    listen: str, *, identity: IdentityDirectory, register: Register, options: Options = ()
+    listen: str,
+    *,
+    identity: IdentityDirectory,
+    register: Register,
+    refused: Refused | None = None,
+    options: Options = (),
 ) -> Server:
     """Server-authenticated TLS; a server object of its own, since ports of one share handlers."""
-    server = _aio_server(identity, None, (*ENROLMENT_OPTIONS, *options))
+    server = _aio_server(identity, None, (*ENROLMENT_OPTIONS, *options), refused)
     register(server)
-    return Server(server, _listen(server, listen, enrolment_server_credentials(identity)))
+    credentials = enrolment_server_credentials(identity, begun=_count("enrolment"))
+    return Server(server, _listen(server, listen, credentials))
 
 
 def build_local_server(socket: Path, *, register: Register) -> Server:
@@ -158,10 +168,18 @@ def build_local_server(socket: Path, *, register: Register) -> Server:
 
 
 def _aio_server(
-    identity: IdentityDirectory, denials: Denials | None, options: Options
+    identity: IdentityDirectory,
+    denials: Denials | None,
+    options: Options,
+    refused: Refused | None = None,
 ) -> aio.Server:
     authenticator = Authenticator(identity.bundle, denials=denials)
-    return aio.server(interceptors=[Interceptor(*guards(authenticator))], options=options)
+    interceptor = Interceptor(*guards(authenticator, refused=refused))
+    return aio.server(interceptors=[interceptor], options=options)
+
+
+def _count(listener: str) -> Callable[[], None]:
+    return metrics.TLS_HANDSHAKES.labels(listener).inc
 
 
 def _listen(server: aio.Server, listen: str, credentials: grpc.ServerCredentials) -> int:

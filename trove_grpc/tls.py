@@ -206,9 +206,15 @@ def _sync_directory(path: Path) -> None:
 
 
 def server_credentials(
-    identity: IdentityDirectory, trusts: Collection[trust_pb2.AuthorityKind.ValueType]
+    identity: IdentityDirectory,
+    trusts: Collection[trust_pb2.AuthorityKind.ValueType],
+    *,
+    begun: Callable[[], None] = lambda: None,
 ) -> grpc.ServerCredentials:
-    """Mutual TLS that accepts clients of these authority kinds only; follows rotation."""
+    """Mutual TLS that accepts clients of these authority kinds only; follows rotation.
+
+    `begun` is called for each handshake, from any thread: how one ends, nobody is told.
+    """
 
     def material() -> _Served:
         roots = anchors(identity.bundle(), trusts)
@@ -216,16 +222,23 @@ def server_credentials(
             raise UnavailableError("the trust bundle names no authority for this listener")
         return identity.load(), roots
 
-    return _following(material, require_client_authentication=True)
+    return _following(material, begun=begun, require_client_authentication=True)
 
 
-def enrolment_server_credentials(identity: IdentityDirectory) -> grpc.ServerCredentials:
+def enrolment_server_credentials(
+    identity: IdentityDirectory, *, begun: Callable[[], None] = lambda: None
+) -> grpc.ServerCredentials:
     """Server-authenticated TLS without client certificates, for the enrolment listener alone."""
-    return _following(lambda: (identity.load(), None), require_client_authentication=False)
+    return _following(
+        lambda: (identity.load(), None), begun=begun, require_client_authentication=False
+    )
 
 
 def _following(
-    material: Callable[[], _Served], *, require_client_authentication: bool
+    material: Callable[[], _Served],
+    *,
+    begun: Callable[[], None],
+    require_client_authentication: bool,
 ) -> grpc.ServerCredentials:
     """Credentials whose every new connection sees what `material` says then.
 
@@ -242,6 +255,7 @@ def _following(
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         nonlocal served
+        begun()
         # On any failure keep the configuration in force: None means "unchanged".
         with contextlib.suppress(Exception):
             if (present := material()) != served:

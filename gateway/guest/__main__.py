@@ -28,6 +28,7 @@ from gateway.guest.directory import Directory
 from gateway.guest.dispatch import DispatchService
 from gateway.guest.enrolment import EnrolmentService
 from gateway.guest.identity import IdentityService
+from gateway.guest.refusals import RefusalJournal
 from gateway.guest.registry import Registry
 from gateway.guest.session import Ending
 from gateway.guest.uplink import Uplink
@@ -86,6 +87,9 @@ async def serve(
             stale=config.denial_stale.total_seconds(),
             timeout=issuer_seconds,
         )
+        refusals = RefusalJournal(
+            issuer, interval=config.refusal_report.total_seconds(), timeout=issuer_seconds
+        )
         directory = Directory(
             conductor,
             gateway_id=config.gateway_id or own.name,
@@ -137,10 +141,15 @@ async def serve(
                 register=lambda server: enrolment_rpc.add_EnrolmentServiceServicer_to_server(
                     enrolment, server
                 ),
+                refused=refusals.note,
             )
             servers.push_async_callback(enrolment_server.stop, 0)
             guest_server = build_guest_server(
-                config.guest_listen, identity=identity, register=register_guest, denials=denials
+                config.guest_listen,
+                identity=identity,
+                register=register_guest,
+                denials=denials,
+                refused=refusals.note,
             )
             servers.push_async_callback(guest_server.stop, 0)
             internal_server = build_internal_server(
@@ -170,6 +179,7 @@ async def serve(
                 await feed.poll_once()
                 group.create_task(directory.keep_lease(halt), name="gateway-lease")
                 group.create_task(feed.run(halt), name="denial-feed")
+                group.create_task(refusals.run(halt), name="refusal-journal")
                 group.create_task(
                     ServiceRenewer(identity, issuer).run(halt), name="identity-renewal"
                 )

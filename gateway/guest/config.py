@@ -63,5 +63,8 @@ class Config:
     enrolments_at_once: int = 64  # calls to the issuer in progress
     failed_enrolments_per_minute: int = 30  # per address, failures only: many guests share one
 
+    # Refusals are told to the issuer's audit so often, those of one caller and reason as one.
+    refusal_report: dt.timedelta = dt.timedelta(seconds=10)
+
     # Leaving.
     drain_grace: dt.timedelta = dt.timedelta(seconds=5)  # from Goodbye to the end of every stream

@@ -13,9 +13,9 @@ import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import unquote
 
 from gateway.guest import metrics
+from gateway.guest.addresses import peer_address
 from gateway.guest.denials import DenialFeed
 from gateway.guest.limits import Allowance
 from trove_grpc import errors
@@ -124,12 +124,6 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         ):
             self._failures.take(address)
             raise
-
-
-def peer_address(peer: str) -> str:
-    """The host of a gRPC peer ("ipv4:127.0.0.1:1", "ipv6:%5B::1%5D:1")."""
-    host = unquote(peer).partition(":")[2].rpartition(":")[0]
-    return host.strip("[]")
 
 
 @contextlib.contextmanager

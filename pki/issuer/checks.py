@@ -22,6 +22,8 @@ _HEX = re.compile(r"\A[0-9a-f]{1,64}\Z")
 _GENERATION = re.compile(r"\A([a-z-]+)/[1-9][0-9]{0,5}\Z")
 _MAX_NAMES = 16
 _MAX_REASON = 255
+_MAX_REFUSALS = 64
+_REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
 
 
 def instance_id(value: str) -> str:
@@ -96,6 +98,15 @@ def denied(kind: pb.DenialKind.ValueType, value: str) -> str:
     if not fits[kind]:
         raise InvalidRequestError(f"value {value[:80]!r} does not name a {name.lower()}")
     return name
+
+
+def refusals(values: Sequence[pb.Refusal]) -> list[pb.Refusal]:
+    if len(values) > _MAX_REFUSALS:
+        raise InvalidRequestError(f"refusals has more than {_MAX_REFUSALS} entries")
+    for value in values:
+        if not _REASON.match(value.reason) or value.count < 1:
+            raise InvalidRequestError("refusals: each needs a reason in upper case and a count")
+    return list(values)
 
 
 def reason(value: str) -> str:

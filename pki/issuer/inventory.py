@@ -13,6 +13,7 @@ from pki.issuer.config import Config
 from pki.models import Certificate, Denial, Subject, Token
 from pki.store import audit, certificates, denials, subjects, tokens
 from trove_grpc.errors import InvalidRequestError
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 
 
 def register_subject(
@@ -147,6 +148,26 @@ def create_denial(
         detail={"reason": reason},
     )
     return denial
+
+
+def record_refusals(
+    session: Session, refusals: Sequence[pb.Refusal], *, actor: str, now: dt.datetime
+) -> None:
+    """One row for each kind of refusal a gateway tells of, with how many there were."""
+    for refusal in refusals:
+        audit.append(
+            session,
+            now=now,
+            actor=actor,
+            action="refuse-call",
+            subject=refusal.caller or "unidentified",
+            detail={
+                "why": refusal.reason,
+                "said": audit.shown(refusal.message),
+                "from": audit.shown(refusal.peer_address),
+                "count": refusal.count,
+            },
+        )
 
 
 def prune(session: Session, config: Config, now: dt.datetime) -> None:

@@ -35,9 +35,9 @@ def append(
     record = AuditRecord(
         sequence=sequence,
         time=now.astimezone(dt.UTC).isoformat(timespec="microseconds"),
-        actor=_text(actor),
+        actor=shown(actor),
         action=action,
-        subject=_text(subject),
+        subject=shown(subject),
         detail=json.dumps(dict(detail or {}), sort_keys=True),
         previous_hash=previous or _FIRST,
         hash="",
@@ -79,7 +79,7 @@ def _hash(record: AuditRecord) -> str:
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
-def _text(value: str) -> str:
-    # Foreign bytes are shown, not interpreted: NUL and control characters come out escaped.
-    shown = value if value.isprintable() else value.encode("unicode_escape").decode()
-    return shown[:_MAX_TEXT]
+def shown(value: str) -> str:
+    """Foreign text for a column: NUL and control characters come out escaped, not interpreted."""
+    escaped = value if value.isprintable() else value.encode("unicode_escape").decode()
+    return escaped[:_MAX_TEXT]

@@ -27,6 +27,7 @@ class FakeIssuer(rpc.IssuerServiceServicer):
         self.confirmed: list[str] = []  # serials
         self.denials: list[pb2.Denial] = []
         self.enrolments: list[pb2.EnrolGuestRequest] = []
+        self.refusals: list[pb2.Refusal] = []
         self.polls = 0
         self._server: Server | None = None
 
@@ -100,6 +101,10 @@ class FakeIssuer(rpc.IssuerServiceServicer):
         return pb2.IssueEngineCertificateResponse(
             chain_pem=b"chain for " + guest.instance_id.encode(), root_pem=b"root"
         )
+
+    async def RecordRefusals(self, request: Any, context: Any) -> Any:
+        self.refusals.extend(request.refusals)
+        return pb2.RecordRefusalsResponse()
 
     async def GetTrustBundle(self, request: Any, context: Any) -> Any:
         return pb2.GetTrustBundleResponse(bundle=self.authority.bundle())

@@ -89,6 +89,25 @@ async def test_denied_guest_is_refused_at_open(world, kind):
     assert world.conductor.opened == []
 
 
+async def test_refusals_are_told_to_the_issuers_audit(world):
+    await world.start(refusal_report=seconds(0.05))
+    instance_id, identity = world.guest_identity(known=False)
+    for _ in range(2):
+        await refusal(world.stream(identity).open())
+    await until(lambda: sum(each.count for each in world.issuer.refusals) == 2)
+    told = world.issuer.refusals[0]
+    assert (told.reason, told.peer_address) == ("UNKNOWN_INSTANCE", "127.0.0.1")
+    assert told.caller.endswith(f"/instance/{instance_id}")
+
+
+async def test_a_gateway_that_leaves_tells_what_it_refused(world):
+    await world.start(refusal_report=seconds(3600))
+    _, identity = world.guest_identity(known=False)
+    await refusal(world.stream(identity).open())
+    await world.leave()
+    assert [each.count for each in world.issuer.refusals] == [1]
+
+
 async def test_denial_ends_a_live_stream_and_the_guest_hears_why(world):
     await world.start()
     instance_id, guest = await world.guest()

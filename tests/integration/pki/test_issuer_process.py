@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import json
 import statistics
 import time
 import uuid
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from pki import enrolment
 from pki.enrolment import enrol_service
+from pki.models import AuditRecord
 from pki.renewal import ServiceRenewer
 from pki.requests import csr_der, new_key, new_request
+from pki.store import Store
 from tests.integration.pki.conftest import RunningIssuer, StartIssuer
 from trove_grpc.client import call, open_local_channel
 from trove_grpc.errors import (
@@ -48,6 +52,14 @@ async def until(condition, deadline: float = 20.0) -> None:
             continue
 
 
+def audit_rows(issuer: RunningIssuer) -> list[AuditRecord]:
+    store = Store(issuer.config.database_url)
+    try:
+        return list(store.run_now(lambda session: session.scalars(sa.select(AuditRecord)).all()))
+    finally:
+        store.close()
+
+
 class Guest:
     """Enrols and renews through the issuer's RPCs, as a gateway does for a guest."""
 
@@ -75,7 +87,7 @@ class Guest:
         return token
 
     async def enrol(
-        self, token: str, key=None, *, instance_id: str = "", peer: str = "ipv4:192.0.2.1:1"
+        self, token: str, key=None, *, instance_id: str = "", peer: str = "192.0.2.1"
     ) -> guest_pb.EnrolResponse:
         gateway = await self.issuer.stub(Role.GATEWAY)
         response = await call(
@@ -187,12 +199,49 @@ async def test_failed_attempts_of_one_address_are_limited_and_honest_ones_are_no
     issuer = await start_issuer(enrol_attempts_per_minute=3)
     guest = Guest(issuer)
     token = await guest.registered()
-    for port in range(3):
+    for _ in range(3):
         with pytest.raises(UnauthenticatedError):
-            await guest.enrol("wrong", peer=f"ipv4:192.0.2.9:{port}")
+            await guest.enrol("wrong", peer="2001:db8::9")
     with pytest.raises(OverloadedError):
-        await guest.enrol(token, peer="ipv4:192.0.2.9:99")
-    await guest.enrol(token, peer="ipv4:192.0.2.10:1")
+        await guest.enrol(token, peer="2001:db8::9")
+    await guest.enrol(token, peer="2001:db8::a")
+
+
+async def test_refusals_of_a_gateway_stand_in_the_audit_in_a_form_that_harms_no_reader(
+    issuer: RunningIssuer,
+) -> None:
+    gateway = await issuer.stub(Role.GATEWAY)
+    refusal = pb.Refusal(
+        reason="BAD_IDENTITY", peer_address="192.0.2.9", message="names 'a\x00b'\n", count=7
+    )
+    await call(
+        gateway.RecordRefusals, pb.RecordRefusalsRequest(refusals=[refusal]), timeout=TIMEOUT
+    )
+    (row,) = [each for each in audit_rows(issuer) if each.action == "refuse-call"]
+    assert row.subject == "unidentified"
+    assert json.loads(row.detail) == {
+        "why": "BAD_IDENTITY",
+        "said": "names 'a\\x00b'\\n",
+        "from": "192.0.2.9",
+        "count": 7,
+    }
+
+
+async def test_a_second_certificate_for_a_key_is_audited_under_the_guest_that_asked(
+    issuer: RunningIssuer,
+) -> None:
+    """Else one guest that insists would use up the limit on such rows for all of them."""
+    guest, key = Guest(issuer), new_key()
+    first = await guest.enrol(await guest.registered(), key)
+    gateway = await issuer.stub(Role.GATEWAY)
+    with pytest.raises(InvalidRequestError):
+        await call(
+            gateway.RenewGuest,
+            pb.RenewGuestRequest(certificate_pem=first.chain_pem, csr_der=csr_der(key)),
+            timeout=TIMEOUT,
+        )
+    (row,) = [each for each in audit_rows(issuer) if each.action == "refuse-certificate"]
+    assert row.subject == guest.instance_id
 
 
 async def test_bad_request_does_not_use_the_token_up(issuer: RunningIssuer) -> None:

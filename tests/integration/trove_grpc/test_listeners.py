@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc import aio
 
 from tests.fakes.certificates import TestAuthority
-from trove_grpc import authorization, client, context, errors
+from trove_grpc import authorization, client, context, errors, metrics
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2_grpc, identity_service_pb2
 from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc as rpc
@@ -175,6 +175,16 @@ async def test_an_unverifiable_certificate_fails_in_the_handshake(
     with pytest.raises(errors.UnavailableError):
         await ask(address, identity, timeout=3)
     assert servicer.callers == []
+
+
+async def test_a_handshake_is_counted_though_it_fails(authority, guest_listener, tmp_path):
+    counted = metrics.TLS_HANDSHAKES.labels("guest")._value
+    before = counted.get()
+    address, _ = guest_listener
+    identity = authority.identity_for_guest(TENANT, INSTANCE, tmp_path / "g", foreign_root=True)
+    with pytest.raises(errors.UnavailableError):
+        await ask(address, identity, timeout=3)
+    assert counted.get() > before
 
 
 async def test_a_service_and_an_operator_cannot_reach_the_guest_listener(

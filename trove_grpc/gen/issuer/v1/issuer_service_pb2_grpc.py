@@ -101,6 +101,11 @@ class IssuerServiceStub:
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.CreateDenialRequest.SerializeToString,
                 response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.CreateDenialResponse.FromString,
                 _registered_method=True)
+        self.RecordRefusals = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/RecordRefusals',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecordRefusalsRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecordRefusalsResponse.FromString,
+                _registered_method=True)
         self.RenewService = channel.unary_unary(
                 '/trove.issuer.v1.IssuerService/RenewService',
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RenewServiceRequest.SerializeToString,
@@ -229,6 +234,14 @@ class IssuerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordRefusals(self, request, context):
+        """Writes what a gateway refused into the audit. Callers: gateway. Not
+        idempotent: a repeat counts twice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenewService(self, request, context):
         """Renews the caller's own service certificate. Callers: api, conductor,
         taskmanager, gateway, issuer (self). Idempotent for the same CSR key.
@@ -327,6 +340,11 @@ def add_IssuerServiceServicer_to_server(servicer, server):
                     servicer.CreateDenial,
                     request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.CreateDenialRequest.FromString,
                     response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.CreateDenialResponse.SerializeToString,
+            ),
+            'RecordRefusals': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordRefusals,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecordRefusalsRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecordRefusalsResponse.SerializeToString,
             ),
             'RenewService': grpc.unary_unary_rpc_method_handler(
                     servicer.RenewService,
@@ -702,6 +720,33 @@ class IssuerService:
             '/trove.issuer.v1.IssuerService/CreateDenial',
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.CreateDenialRequest.SerializeToString,
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.CreateDenialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRefusals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/RecordRefusals',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecordRefusalsRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RecordRefusalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -80,6 +80,10 @@ class IssuerServiceStub:
     """Denies a serial, key, instance, tenant or authority generation. Callers:
     operator. Idempotent for equal values.
     """
+    RecordRefusals: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.RecordRefusalsRequest, _issuer_service_pb2.RecordRefusalsResponse]
+    """Writes what a gateway refused into the audit. Callers: gateway. Not
+    idempotent: a repeat counts twice.
+    """
     RenewService: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.RenewServiceRequest, _issuer_service_pb2.RenewServiceResponse]
     """Renews the caller's own service certificate. Callers: api, conductor,
     taskmanager, gateway, issuer (self). Idempotent for the same CSR key.
@@ -146,6 +150,10 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
     CreateDenial: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateDenialRequest, _issuer_service_pb2.CreateDenialResponse]  # type: ignore[assignment]
     """Denies a serial, key, instance, tenant or authority generation. Callers:
     operator. Idempotent for equal values.
+    """
+    RecordRefusals: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.RecordRefusalsRequest, _issuer_service_pb2.RecordRefusalsResponse]  # type: ignore[assignment]
+    """Writes what a gateway refused into the audit. Callers: gateway. Not
+    idempotent: a repeat counts twice.
     """
     RenewService: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.RenewServiceRequest, _issuer_service_pb2.RenewServiceResponse]  # type: ignore[assignment]
     """Renews the caller's own service certificate. Callers: api, conductor,
@@ -288,6 +296,16 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_issuer_service_pb2.CreateDenialResponse, _abc.Awaitable[_issuer_service_pb2.CreateDenialResponse]]:
         """Denies a serial, key, instance, tenant or authority generation. Callers:
         operator. Idempotent for equal values.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordRefusals(
+        self,
+        request: _issuer_service_pb2.RecordRefusalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.RecordRefusalsResponse, _abc.Awaitable[_issuer_service_pb2.RecordRefusalsResponse]]:
+        """Writes what a gateway refused into the audit. Callers: gateway. Not
+        idempotent: a repeat counts twice.
         """
 
     @_abc_1.abstractmethod
