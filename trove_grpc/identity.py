@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -74,8 +75,9 @@ def identify(pem: bytes, bundle: trust_pb2.TrustBundle) -> Identity:
     """Read and check the profile of a peer's leaf certificate.
 
     The handshake proved the chain; here we demand what grpcio lets through (measured: no SAN,
-    several URIs, EKU absent, CA:true, missing AKI, RSA keys) and that the authority which signed
-    it is of the kind its name claims. Does not look at time; see `check_validity`.
+    several URIs, EKU absent, CA:true, missing AKI, RSA keys, an authority below ours although its
+    path length forbids one) and that the authority which signed it, itself, is of the kind its
+    name claims. Does not look at time; see `check_validity`.
 
     Raises UnauthenticatedError, reason BAD_PROFILE or BAD_IDENTITY.
     """
@@ -100,6 +102,7 @@ def identify(pem: bytes, bundle: trust_pb2.TrustBundle) -> Identity:
     authority = _authority(bundle, key_id)
     if authority is None or authority.kind != _KIND_BY_ROLE[named.role]:
         raise _bad_profile(f"{named.uri} is not signed by an authority of its kind")
+    _require_signature(certificate, authority, named.uri)
     public_key = certificate.public_key()
     assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101  _profile_problem saw to it
     return Identity(
@@ -165,6 +168,17 @@ def _expected_purposes(role: Role) -> frozenset[x509.ObjectIdentifier]:
     if role in SERVICE_ROLES:
         return frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
     return frozenset({ExtendedKeyUsageOID.CLIENT_AUTH})
+
+
+def _require_signature(
+    certificate: x509.Certificate, authority: trust_pb2.AuthorityCertificate, uri: str
+) -> None:
+    """A key identifier is text that any signer may write; the signature is not."""
+    issuer = x509.load_pem_x509_certificate(authority.certificate_pem)
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise _bad_profile(f"{uri} is not signed by the authority it names") from error
 
 
 def _authority(

@@ -7,7 +7,7 @@ import ipaddress
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 
 from pki.requests import new_key
 from tests.fakes.certificates import TestAuthority
@@ -18,6 +18,7 @@ from trove_grpc.errors import (
     OverloadedError,
     UnauthenticatedError,
 )
+from trove_grpc.gen.common.v1 import trust_pb2
 
 HOUR = dt.timedelta(hours=1)
 
@@ -130,7 +131,7 @@ def test_certificate_that_was_not_issued_here_is_refused(
 
 
 def test_forged_certificate_with_a_known_serial_is_refused(desk: Desk) -> None:
-    """A gateway could make up a certificate: what is compared is every byte, not the serial."""
+    """Even one that our own authority signed: what is compared is every byte, not the serial."""
     _, first = desk.enrolled()
     real = x509.load_pem_x509_certificate(first.chain_pem)
     key = new_key()
@@ -143,7 +144,8 @@ def test_forged_certificate_with_a_known_serial_is_refused(desk: Desk) -> None:
         not_valid_after=real.not_valid_after_utc,
         extensions=list(real.extensions),
     )
-    forged = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    signer = desk.signers.signer(trust_pb2.AUTHORITY_KIND_GUEST)
+    forged = signer.sign(builder).public_bytes(serialization.Encoding.PEM)
     with pytest.raises(UnauthenticatedError) as refused:
         desk.store.run_now(lambda s: desk.guests.confirm(s, forged, desk.now))
     assert refused.value.reason == "UNKNOWN_CERTIFICATE"
