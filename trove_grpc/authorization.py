@@ -75,6 +75,9 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_ISSUER}/RetireSubject": _TASKMANAGER,
     f"{_ISSUER}/MintToken": frozenset({Role.TASKMANAGER, Role.OPERATOR, Role.LOCAL}),
     f"{_ISSUER}/VoidTokens": _TASKMANAGER,
+    f"{_ISSUER}/ListTokens": _OPERATOR,
+    f"{_ISSUER}/RevokeToken": _OPERATOR,
+    f"{_ISSUER}/PushTrustBundle": _OPERATOR,
     f"{_ISSUER}/GetTrustBundle": frozenset(
         {Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.OPERATOR, Role.LOCAL}
     ),

@@ -6,7 +6,7 @@ import datetime as dt
 
 from google.protobuf import timestamp_pb2
 
-from pki.models import Certificate, Denial
+from pki.models import Certificate, Denial, Token
 from pki.profiles import KINDS_BY_NAME
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
@@ -51,3 +51,26 @@ def certificate(row: Certificate) -> pb.IssuedCertificate:
         issue_time=timestamp(row.issue_time),
         expire_time=timestamp(row.expire_time),
     )
+
+
+def token(row: Token, now: dt.datetime, *, max_failures: int) -> pb.TokenView:
+    """Everything about a token but what would let somebody use it, or use it up."""
+    return pb.TokenView(
+        token_id=row.token_id,
+        instance_id=row.instance_id,
+        state=_token_state(row, now, max_failures),
+        actor=row.actor,
+        create_time=timestamp(row.create_time),
+        expire_time=timestamp(row.expire_time),
+        failed_attempts=row.attempts,
+    )
+
+
+def _token_state(row: Token, now: dt.datetime, max_failures: int) -> pb.TokenState.ValueType:
+    if row.used_at is not None:
+        return pb.TOKEN_STATE_USED
+    if row.void_time is not None:
+        return pb.TOKEN_STATE_VOID
+    if row.expire_time <= now:
+        return pb.TOKEN_STATE_EXPIRED
+    return pb.TOKEN_STATE_LOCKED if row.attempts >= max_failures else pb.TOKEN_STATE_OPEN

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from pki import tokens as clear_tokens
 from pki.issuer.config import Config
 from pki.models import Certificate, Denial, Subject, Token
-from pki.store import audit, certificates, denials, subjects, tokens
-from trove_grpc.errors import InvalidRequestError
+from pki.store import audit, authorities, certificates, denials, subjects, tokens
+from trove_grpc.errors import InvalidRequestError, NotFoundError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 
 
@@ -126,6 +126,51 @@ def void_tokens(session: Session, instance_id: str, *, actor: str, now: dt.datet
         audit.append(
             session, now=now, actor=actor, action="void-tokens", subject=instance_id, detail={}
         )
+
+
+def list_tokens(
+    session: Session, *, instance_id: str, page_token: str, size: int
+) -> Sequence[Token]:
+    """A page of tokens, newest first; `page_token` is the last one of the page before."""
+    before = tokens.get(session, page_token) if page_token else None
+    if page_token and before is None:
+        raise InvalidRequestError("page_token is not one of ours; begin again without it")
+    return tokens.page(session, instance_id=instance_id, before=before, size=size)
+
+
+def revoke_token(session: Session, token_id: str, *, actor: str, now: dt.datetime) -> bool:
+    """End one token that nobody used; False when it could not be used any more anyhow."""
+    token = tokens.get(session, token_id)
+    if token is None:
+        raise NotFoundError(
+            f"there is no token {token_id[:64]!r}; `trove-pki token list` shows their ids",
+            reason="TOKEN_NOT_FOUND",
+        )
+    if token.expire_time <= now or not tokens.revoke(session, token_id, now):
+        return False
+    audit.append(
+        session,
+        now=now,
+        actor=actor,
+        action="revoke-token",
+        subject=token.instance_id,
+        detail={"token": token_id},
+    )
+    return True
+
+
+def push_bundle(session: Session, reason: str, *, actor: str, now: dt.datetime) -> int:
+    """Make everybody take the bundle again; the version to wait for."""
+    version = authorities.renew_bundle(session, now)
+    audit.append(
+        session,
+        now=now,
+        actor=actor,
+        action="push-bundle",
+        subject=f"bundle {version}",
+        detail={"reason": reason},
+    )
+    return version
 
 
 def create_denial(

@@ -42,6 +42,8 @@ _SUSPICIOUS = frozenset(
 )
 _DENIAL_PAGE = 1000
 _MAX_DENIAL_PAGE = 10_000
+_TOKEN_PAGE = 100
+_MAX_TOKEN_PAGE = 1000
 _CERTIFICATE_PAGE = 100
 _MAX_CERTIFICATE_PAGE = 1000
 
@@ -253,6 +255,27 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         )
         return pb.VoidTokensResponse()
 
+    async def ListTokens(self, request: pb.ListTokensRequest, context: Any) -> Any:
+        size = _page_size(request.page_size, _TOKEN_PAGE, _MAX_TOKEN_PAGE)
+        instance_id = request.instance_id and checks.instance_id(request.instance_id)
+        rows = await self._store.run(
+            lambda session: inventory.list_tokens(
+                session, instance_id=instance_id, page_token=request.page_token, size=size
+            )
+        )
+        now, most = self._now(), self._config.token_max_failures
+        return pb.ListTokensResponse(
+            tokens=[answers.token(row, now, max_failures=most) for row in rows],
+            next_page_token=rows[-1].token_id if len(rows) == size else "",
+        )
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> Any:
+        actor, now = _actor(), self._now()
+        was_revoked = await self._store.run(
+            lambda session: inventory.revoke_token(session, request.token_id, actor=actor, now=now)
+        )
+        return pb.RevokeTokenResponse(was_revoked=was_revoked)
+
     # Trust and refusal.
 
     async def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: Any) -> Any:
@@ -264,7 +287,17 @@ class IssuerServicer(rpc.IssuerServiceServicer):
                 self._services.authenticate(session, caller, now)
             return authorities.bundle(session)
 
-        return pb.GetTrustBundleResponse(bundle=await self._store.run(work))
+        return pb.GetTrustBundleResponse(
+            bundle=await self._store.run(work), server_time=answers.timestamp(self._now())
+        )
+
+    async def PushTrustBundle(self, request: pb.PushTrustBundleRequest, context: Any) -> Any:
+        reason = checks.reason(request.reason)
+        actor, now = _actor(), self._now()
+        version = await self._store.run(
+            lambda session: inventory.push_bundle(session, reason, actor=actor, now=now)
+        )
+        return pb.PushTrustBundleResponse(bundle_version=version)
 
     async def ListDenials(self, request: pb.ListDenialsRequest, context: Any) -> Any:
         size = _page_size(request.page_size, _DENIAL_PAGE, _MAX_DENIAL_PAGE)

@@ -67,6 +67,14 @@ def add(
     return authority
 
 
+def renew_bundle(session: Session, now: dt.datetime) -> int:
+    """Give the bundle a new version with the same content; the version."""
+    session.execute(
+        sa.update(Domain).values(bundle_version=Domain.bundle_version + 1, bundle_time=now)
+    )
+    return session.execute(sa.select(Domain.bundle_version)).scalar_one()
+
+
 def bundle(session: Session, *, states: Collection[str] = _IN_BUNDLE) -> trust_pb2.TrustBundle:
     """The trust bundle in force; raises NotFoundError before `trove-pki init`."""
     domain = session.scalars(sa.select(Domain)).one_or_none()

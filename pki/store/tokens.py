@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -30,6 +31,35 @@ def void(session: Session, instance_id: str, now: dt.datetime) -> int:
         .values(void_time=now)
     )
     return int(ended.rowcount)  # type: ignore[attr-defined]
+
+
+def revoke(session: Session, token_id: str, now: dt.datetime) -> bool:
+    """End one token; False when it was used or void before."""
+    ended = session.execute(
+        sa.update(Token)
+        .where(Token.token_id == token_id, Token.used_at.is_(None), Token.void_time.is_(None))
+        .values(void_time=now)
+    )
+    return bool(ended.rowcount == 1)  # type: ignore[attr-defined]
+
+
+def get(session: Session, token_id: str) -> Token | None:
+    return session.get(Token, token_id)
+
+
+def page(
+    session: Session, *, instance_id: str, before: Token | None, size: int
+) -> Sequence[Token]:
+    """Newest first; an empty `instance_id` means every instance."""
+    query = sa.select(Token).order_by(Token.create_time.desc(), Token.token_id.desc()).limit(size)
+    if instance_id:
+        query = query.where(Token.instance_id == instance_id)
+    if before is not None:
+        same_time = sa.and_(
+            Token.create_time == before.create_time, Token.token_id < before.token_id
+        )
+        query = query.where(sa.or_(Token.create_time < before.create_time, same_time))
+    return session.scalars(query).all()
 
 
 def find(session: Session, lookup: str) -> Token | None:

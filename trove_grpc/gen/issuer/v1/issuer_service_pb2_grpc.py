@@ -86,10 +86,25 @@ class IssuerServiceStub:
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensRequest.SerializeToString,
                 response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensResponse.FromString,
                 _registered_method=True)
+        self.ListTokens = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/ListTokens',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.ListTokensRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.ListTokensResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/RevokeToken',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
         self.GetTrustBundle = channel.unary_unary(
                 '/trove.issuer.v1.IssuerService/GetTrustBundle',
                 request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleRequest.SerializeToString,
                 response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleResponse.FromString,
+                _registered_method=True)
+        self.PushTrustBundle = channel.unary_unary(
+                '/trove.issuer.v1.IssuerService/PushTrustBundle',
+                request_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.PushTrustBundleRequest.SerializeToString,
+                response_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.PushTrustBundleResponse.FromString,
                 _registered_method=True)
         self.ListDenials = channel.unary_unary(
                 '/trove.issuer.v1.IssuerService/ListDenials',
@@ -212,8 +227,31 @@ class IssuerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTokens(self, request, context):
+        """Lists enrolment tokens that are still known, newest first; never a secret. Callers:
+        operator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Voids one token that nobody has used. Callers: operator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTrustBundle(self, request, context):
         """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushTrustBundle(self, request, context):
+        """Gives the bundle a new version without changing what is trusted, so that everybody
+        takes it and says so. Callers: operator. Not idempotent: each call is a new version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -326,10 +364,25 @@ def add_IssuerServiceServicer_to_server(servicer, server):
                     request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensRequest.FromString,
                     response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.VoidTokensResponse.SerializeToString,
             ),
+            'ListTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTokens,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.ListTokensRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RevokeTokenResponse.SerializeToString,
+            ),
             'GetTrustBundle': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTrustBundle,
                     request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleRequest.FromString,
                     response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleResponse.SerializeToString,
+            ),
+            'PushTrustBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushTrustBundle,
+                    request_deserializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.PushTrustBundleRequest.FromString,
+                    response_serializer=trove_dot_issuer_dot_v1_dot_issuer__service__pb2.PushTrustBundleResponse.SerializeToString,
             ),
             'ListDenials': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDenials,
@@ -650,6 +703,60 @@ class IssuerService:
             _registered_method=True)
 
     @staticmethod
+    def ListTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/ListTokens',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.ListTokensRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/RevokeToken',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RevokeTokenRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.RevokeTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetTrustBundle(request,
             target,
             options=(),
@@ -666,6 +773,33 @@ class IssuerService:
             '/trove.issuer.v1.IssuerService/GetTrustBundle',
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleRequest.SerializeToString,
             trove_dot_issuer_dot_v1_dot_issuer__service__pb2.GetTrustBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushTrustBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.issuer.v1.IssuerService/PushTrustBundle',
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.PushTrustBundleRequest.SerializeToString,
+            trove_dot_issuer_dot_v1_dot_issuer__service__pb2.PushTrustBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,8 +72,18 @@ class IssuerServiceStub:
     """Voids the instance's tokens that nobody has used: its guest has called home and
     needs none. Callers: taskmanager. Idempotent.
     """
+    ListTokens: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.ListTokensRequest, _issuer_service_pb2.ListTokensResponse]
+    """Lists enrolment tokens that are still known, newest first; never a secret. Callers:
+    operator. Idempotent.
+    """
+    RevokeToken: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.RevokeTokenRequest, _issuer_service_pb2.RevokeTokenResponse]
+    """Voids one token that nobody has used. Callers: operator. Idempotent."""
     GetTrustBundle: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.GetTrustBundleRequest, _issuer_service_pb2.GetTrustBundleResponse]
     """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
+    PushTrustBundle: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.PushTrustBundleRequest, _issuer_service_pb2.PushTrustBundleResponse]
+    """Gives the bundle a new version without changing what is trusted, so that everybody
+    takes it and says so. Callers: operator. Not idempotent: each call is a new version.
+    """
     ListDenials: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.ListDenialsRequest, _issuer_service_pb2.ListDenialsResponse]
     """Returns denials in order of their sequence. Callers: gateway, operator. Idempotent."""
     CreateDenial: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateDenialRequest, _issuer_service_pb2.CreateDenialResponse]
@@ -143,8 +153,18 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
     """Voids the instance's tokens that nobody has used: its guest has called home and
     needs none. Callers: taskmanager. Idempotent.
     """
+    ListTokens: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.ListTokensRequest, _issuer_service_pb2.ListTokensResponse]  # type: ignore[assignment]
+    """Lists enrolment tokens that are still known, newest first; never a secret. Callers:
+    operator. Idempotent.
+    """
+    RevokeToken: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.RevokeTokenRequest, _issuer_service_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+    """Voids one token that nobody has used. Callers: operator. Idempotent."""
     GetTrustBundle: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.GetTrustBundleRequest, _issuer_service_pb2.GetTrustBundleResponse]  # type: ignore[assignment]
     """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
+    PushTrustBundle: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.PushTrustBundleRequest, _issuer_service_pb2.PushTrustBundleResponse]  # type: ignore[assignment]
+    """Gives the bundle a new version without changing what is trusted, so that everybody
+    takes it and says so. Callers: operator. Not idempotent: each call is a new version.
+    """
     ListDenials: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.ListDenialsRequest, _issuer_service_pb2.ListDenialsResponse]  # type: ignore[assignment]
     """Returns denials in order of their sequence. Callers: gateway, operator. Idempotent."""
     CreateDenial: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateDenialRequest, _issuer_service_pb2.CreateDenialResponse]  # type: ignore[assignment]
@@ -273,12 +293,40 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListTokens(
+        self,
+        request: _issuer_service_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.ListTokensResponse, _abc.Awaitable[_issuer_service_pb2.ListTokensResponse]]:
+        """Lists enrolment tokens that are still known, newest first; never a secret. Callers:
+        operator. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def RevokeToken(
+        self,
+        request: _issuer_service_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.RevokeTokenResponse, _abc.Awaitable[_issuer_service_pb2.RevokeTokenResponse]]:
+        """Voids one token that nobody has used. Callers: operator. Idempotent."""
+
+    @_abc_1.abstractmethod
     def GetTrustBundle(
         self,
         request: _issuer_service_pb2.GetTrustBundleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_issuer_service_pb2.GetTrustBundleResponse, _abc.Awaitable[_issuer_service_pb2.GetTrustBundleResponse]]:
         """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def PushTrustBundle(
+        self,
+        request: _issuer_service_pb2.PushTrustBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_issuer_service_pb2.PushTrustBundleResponse, _abc.Awaitable[_issuer_service_pb2.PushTrustBundleResponse]]:
+        """Gives the bundle a new version without changing what is trusted, so that everybody
+        takes it and says so. Callers: operator. Not idempotent: each call is a new version.
+        """
 
     @_abc_1.abstractmethod
     def ListDenials(
