@@ -16,7 +16,8 @@ _GATEWAY = frozenset({Role.GATEWAY})
 _GUEST = frozenset({Role.GUEST})
 _OPERATOR = frozenset({Role.OPERATOR, Role.LOCAL})
 _LOCAL = frozenset({Role.LOCAL})
-_SERVICES = frozenset({Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.ISSUER})
+_ISSUERS_CLIENTS = frozenset({Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY})
+_SERVICES = _ISSUERS_CLIENTS | {Role.ISSUER}
 
 _CONDUCTOR = "/trove.conductor.v1"
 _ISSUER_V1 = "/trove.issuer.v1"
@@ -78,17 +79,15 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_ISSUER}/ListTokens": _OPERATOR,
     f"{_ISSUER}/RevokeToken": _OPERATOR,
     f"{_ISSUER}/PushTrustBundle": _OPERATOR,
-    f"{_ISSUER}/GetTrustBundle": frozenset(
-        {Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.OPERATOR, Role.LOCAL}
-    ),
-    f"{_ISSUER}/ListDenials": frozenset({Role.GATEWAY, Role.OPERATOR, Role.LOCAL}),
+    f"{_ISSUER}/GetTrustBundle": _ISSUERS_CLIENTS | _OPERATOR,
+    f"{_ISSUER}/ListDenials": _ISSUERS_CLIENTS | _OPERATOR,
     f"{_ISSUER}/CreateDenial": _OPERATOR,
     f"{_ISSUER}/RecordRefusals": _GATEWAY,
     f"{_ISSUER}/RenewService": _SERVICES,
     f"{_ISSUER}/EnrolService": _LOCAL,
     f"{_ISSUER}/IssueOperatorCertificate": _LOCAL,
     f"{_ISSUER}/ListCertificates": _OPERATOR,
-    f"{_ISSUER_V1}.WatchService/Watch": _GATEWAY,
+    f"{_ISSUER_V1}.WatchService/Watch": _ISSUERS_CLIENTS,
     f"{_ISSUER_V1}.WatchService/ReportGuests": _GATEWAY,
     # Issuer, the operators' side.
     f"{_ISSUER_V1}.AuthorityService/ListAuthorities": _OPERATOR,

@@ -258,7 +258,8 @@ class IssuerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDenials(self, request, context):
-        """Returns denials in order of their sequence. Callers: gateway, operator. Idempotent.
+        """Returns denials in order of their sequence. Callers: api, conductor, taskmanager,
+        gateway, operator. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -85,7 +85,9 @@ class IssuerServiceStub:
     takes it and says so. Callers: operator. Not idempotent: each call is a new version.
     """
     ListDenials: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.ListDenialsRequest, _issuer_service_pb2.ListDenialsResponse]
-    """Returns denials in order of their sequence. Callers: gateway, operator. Idempotent."""
+    """Returns denials in order of their sequence. Callers: api, conductor, taskmanager,
+    gateway, operator. Idempotent.
+    """
     CreateDenial: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateDenialRequest, _issuer_service_pb2.CreateDenialResponse]
     """Denies a serial, key, instance, tenant or authority generation. Callers:
     operator. Idempotent for equal values.
@@ -166,7 +168,9 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
     takes it and says so. Callers: operator. Not idempotent: each call is a new version.
     """
     ListDenials: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.ListDenialsRequest, _issuer_service_pb2.ListDenialsResponse]  # type: ignore[assignment]
-    """Returns denials in order of their sequence. Callers: gateway, operator. Idempotent."""
+    """Returns denials in order of their sequence. Callers: api, conductor, taskmanager,
+    gateway, operator. Idempotent.
+    """
     CreateDenial: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.CreateDenialRequest, _issuer_service_pb2.CreateDenialResponse]  # type: ignore[assignment]
     """Denies a serial, key, instance, tenant or authority generation. Callers:
     operator. Idempotent for equal values.
@@ -334,7 +338,9 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _issuer_service_pb2.ListDenialsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_issuer_service_pb2.ListDenialsResponse, _abc.Awaitable[_issuer_service_pb2.ListDenialsResponse]]:
-        """Returns denials in order of their sequence. Callers: gateway, operator. Idempotent."""
+        """Returns denials in order of their sequence. Callers: api, conductor, taskmanager,
+        gateway, operator. Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def CreateDenial(

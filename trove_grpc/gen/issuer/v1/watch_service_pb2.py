@@ -28,29 +28,29 @@ from trove_grpc.gen.common.v1 import trust_pb2 as trove_dot_common_dot_v1_dot_tr
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as trove_dot_issuer_dot_v1_dot_issuer__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trove/issuer/v1/watch_service.proto\x12\x0ftrove.issuer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrove/common/v1/trust.proto\x1a$trove/issuer/v1/issuer_service.proto\":\n\x0cWatchRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"\x9f\x01\n\rWatchResponse\x12(\n\x07\x64\x65nials\x18\x01 \x03(\x0b\x32\x17.trove.issuer.v1.Denial\x12\x15\n\rhead_sequence\x18\x02 \x01(\x03\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\x03\x12\x35\n\ndirectives\x18\x04 \x03(\x0b\x32!.trove.issuer.v1.RenewalDirective\"\xea\x01\n\x10RenewalDirective\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\x12.\n\x06target\x18\x02 \x01(\x0e\x32\x1e.trove.issuer.v1.RenewalTarget\x12\x18\n\x10\x62\x65low_generation\x18\x03 \x01(\x05\x12\x31\n\rissued_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cinstance_ids\x18\x05 \x03(\t\x12.\n\x06window\x18\x06 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\"\x91\x01\n\x13ReportGuestsRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x31\n\tsightings\x18\x02 \x03(\x0b\x32\x1e.trove.issuer.v1.GuestSighting\x12\x33\n\nsuspicions\x18\x03 \x03(\x0b\x32\x1f.trove.issuer.v1.CloneSuspicion\"\x16\n\x14ReportGuestsResponse\"\xd2\x01\n\rGuestSighting\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\x03\x12\x15\n\rengine_serial\x18\x04 \x01(\t\x12\x0f\n\x07is_gone\x18\x05 \x01(\x08\x12-\n\nclock_skew\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\tseen_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x0e\x43loneSuspicion\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x17\n\x0fnewcomer_serial\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12-\n\tseen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*d\n\rRenewalTarget\x12\x1e\n\x1aRENEWAL_TARGET_UNSPECIFIED\x10\x00\x12\x18\n\x14RENEWAL_TARGET_AGENT\x10\x01\x12\x19\n\x15RENEWAL_TARGET_ENGINE\x10\x02\x32\xb5\x01\n\x0cWatchService\x12H\n\x05Watch\x12\x1d.trove.issuer.v1.WatchRequest\x1a\x1e.trove.issuer.v1.WatchResponse0\x01\x12[\n\x0cReportGuests\x12$.trove.issuer.v1.ReportGuestsRequest\x1a%.trove.issuer.v1.ReportGuestsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#trove/issuer/v1/watch_service.proto\x12\x0ftrove.issuer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btrove/common/v1/trust.proto\x1a$trove/issuer/v1/issuer_service.proto\":\n\x0cWatchRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"\xc1\x01\n\rWatchResponse\x12(\n\x07\x64\x65nials\x18\x01 \x03(\x0b\x32\x17.trove.issuer.v1.Denial\x12\x15\n\rhead_sequence\x18\x02 \x01(\x03\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\x03\x12\x35\n\ndirectives\x18\x04 \x03(\x0b\x32!.trove.issuer.v1.RenewalDirective\x12 \n\x18quarantined_instance_ids\x18\x05 \x03(\t\"\xea\x01\n\x10RenewalDirective\x12\x13\n\x0brotation_id\x18\x01 \x01(\t\x12.\n\x06target\x18\x02 \x01(\x0e\x32\x1e.trove.issuer.v1.RenewalTarget\x12\x18\n\x10\x62\x65low_generation\x18\x03 \x01(\x05\x12\x31\n\rissued_before\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cinstance_ids\x18\x05 \x03(\t\x12.\n\x06window\x18\x06 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\"\x91\x01\n\x13ReportGuestsRequest\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x31\n\tsightings\x18\x02 \x03(\x0b\x32\x1e.trove.issuer.v1.GuestSighting\x12\x33\n\nsuspicions\x18\x03 \x03(\x0b\x32\x1f.trove.issuer.v1.CloneSuspicion\"\x16\n\x14ReportGuestsResponse\"\xd2\x01\n\rGuestSighting\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x03 \x01(\x03\x12\x15\n\rengine_serial\x18\x04 \x01(\t\x12\x0f\n\x07is_gone\x18\x05 \x01(\x08\x12-\n\nclock_skew\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\tseen_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8d\x01\n\x0e\x43loneSuspicion\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x0e\n\x06serial\x18\x02 \x01(\t\x12\x17\n\x0fnewcomer_serial\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12-\n\tseen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*d\n\rRenewalTarget\x12\x1e\n\x1aRENEWAL_TARGET_UNSPECIFIED\x10\x00\x12\x18\n\x14RENEWAL_TARGET_AGENT\x10\x01\x12\x19\n\x15RENEWAL_TARGET_ENGINE\x10\x02\x32\xb5\x01\n\x0cWatchService\x12H\n\x05Watch\x12\x1d.trove.issuer.v1.WatchRequest\x1a\x1e.trove.issuer.v1.WatchResponse0\x01\x12[\n\x0cReportGuests\x12$.trove.issuer.v1.ReportGuestsRequest\x1a%.trove.issuer.v1.ReportGuestsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.issuer.v1.watch_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RENEWALTARGET']._serialized_start=1176
-  _globals['_RENEWALTARGET']._serialized_end=1276
+  _globals['_RENEWALTARGET']._serialized_start=1210
+  _globals['_RENEWALTARGET']._serialized_end=1310
   _globals['_WATCHREQUEST']._serialized_start=188
   _globals['_WATCHREQUEST']._serialized_end=246
   _globals['_WATCHRESPONSE']._serialized_start=249
-  _globals['_WATCHRESPONSE']._serialized_end=408
-  _globals['_RENEWALDIRECTIVE']._serialized_start=411
-  _globals['_RENEWALDIRECTIVE']._serialized_end=645
-  _globals['_REPORTGUESTSREQUEST']._serialized_start=648
-  _globals['_REPORTGUESTSREQUEST']._serialized_end=793
-  _globals['_REPORTGUESTSRESPONSE']._serialized_start=795
-  _globals['_REPORTGUESTSRESPONSE']._serialized_end=817
-  _globals['_GUESTSIGHTING']._serialized_start=820
-  _globals['_GUESTSIGHTING']._serialized_end=1030
-  _globals['_CLONESUSPICION']._serialized_start=1033
-  _globals['_CLONESUSPICION']._serialized_end=1174
-  _globals['_WATCHSERVICE']._serialized_start=1279
-  _globals['_WATCHSERVICE']._serialized_end=1460
+  _globals['_WATCHRESPONSE']._serialized_end=442
+  _globals['_RENEWALDIRECTIVE']._serialized_start=445
+  _globals['_RENEWALDIRECTIVE']._serialized_end=679
+  _globals['_REPORTGUESTSREQUEST']._serialized_start=682
+  _globals['_REPORTGUESTSREQUEST']._serialized_end=827
+  _globals['_REPORTGUESTSRESPONSE']._serialized_start=829
+  _globals['_REPORTGUESTSRESPONSE']._serialized_end=851
+  _globals['_GUESTSIGHTING']._serialized_start=854
+  _globals['_GUESTSIGHTING']._serialized_end=1064
+  _globals['_CLONESUSPICION']._serialized_start=1067
+  _globals['_CLONESUSPICION']._serialized_end=1208
+  _globals['_WATCHSERVICE']._serialized_start=1313
+  _globals['_WATCHSERVICE']._serialized_end=1494
 # @@protoc_insertion_point(module_scope)

@@ -54,7 +54,7 @@ class WatchRequest(_message.Message):
     GATEWAY_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
-    """Host part of the gateway's name in its own records."""
+    """The watcher's own name, for people who read logs."""
     after_sequence: _builtins.int
     """Denials after this sequence are wanted."""
     def __init__(
@@ -81,6 +81,7 @@ class WatchResponse(_message.Message):
     HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     DIRECTIVES_FIELD_NUMBER: _builtins.int
+    QUARANTINED_INSTANCE_IDS_FIELD_NUMBER: _builtins.int
     head_sequence: _builtins.int
     """Highest sequence there is; the watcher has everything when its own equals it."""
     bundle_version: _builtins.int
@@ -93,6 +94,12 @@ class WatchResponse(_message.Message):
     def directives(self) -> _containers.RepeatedCompositeFieldContainer[Global___RenewalDirective]:
         """All that are in force; replaces what was said before."""
 
+    @_builtins.property
+    def quarantined_instance_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All that are in quarantine: commands that change them wait until it is over.
+        Replaces what was said before.
+        """
+
     def __init__(
         self,
         *,
@@ -100,10 +107,11 @@ class WatchResponse(_message.Message):
         head_sequence: _builtins.int = ...,
         bundle_version: _builtins.int = ...,
         directives: _abc.Iterable[Global___RenewalDirective] | None = ...,
+        quarantined_instance_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "denials", b"denials", "directives", b"directives", "head_sequence", b"head_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "denials", b"denials", "directives", b"directives", "head_sequence", b"head_sequence", "quarantined_instance_ids", b"quarantined_instance_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

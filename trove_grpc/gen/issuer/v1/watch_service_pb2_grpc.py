@@ -53,8 +53,8 @@ class WatchServiceServicer:
 
     def Watch(self, request, context):
         """Tells at once of denials, of new bundle versions and of whom to let renew; the
-        first message says how things stand. ListDenials is its backstop. Callers: gateway.
-        Idempotent.
+        first message says how things stand. ListDenials is its backstop. Callers: api,
+        conductor, taskmanager, gateway. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

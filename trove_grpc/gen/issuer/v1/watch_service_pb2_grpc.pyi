@@ -35,8 +35,8 @@ class WatchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> WatchServiceAsyncStub: ...
     Watch: _grpc.UnaryStreamMultiCallable[_watch_service_pb2.WatchRequest, _watch_service_pb2.WatchResponse]
     """Tells at once of denials, of new bundle versions and of whom to let renew; the
-    first message says how things stand. ListDenials is its backstop. Callers: gateway.
-    Idempotent.
+    first message says how things stand. ListDenials is its backstop. Callers: api,
+    conductor, taskmanager, gateway. Idempotent.
     """
     ReportGuests: _grpc.UnaryUnaryMultiCallable[_watch_service_pb2.ReportGuestsRequest, _watch_service_pb2.ReportGuestsResponse]
     """Takes note of which guests are connected, which bundle they hold, and of
@@ -50,8 +50,8 @@ class WatchServiceAsyncStub(WatchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Watch: _aio.UnaryStreamMultiCallable[_watch_service_pb2.WatchRequest, _watch_service_pb2.WatchResponse]  # type: ignore[assignment]
     """Tells at once of denials, of new bundle versions and of whom to let renew; the
-    first message says how things stand. ListDenials is its backstop. Callers: gateway.
-    Idempotent.
+    first message says how things stand. ListDenials is its backstop. Callers: api,
+    conductor, taskmanager, gateway. Idempotent.
     """
     ReportGuests: _aio.UnaryUnaryMultiCallable[_watch_service_pb2.ReportGuestsRequest, _watch_service_pb2.ReportGuestsResponse]  # type: ignore[assignment]
     """Takes note of which guests are connected, which bundle they hold, and of
@@ -68,8 +68,8 @@ class WatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_watch_service_pb2.WatchResponse], _abc.AsyncIterator[_watch_service_pb2.WatchResponse]]:
         """Tells at once of denials, of new bundle versions and of whom to let renew; the
-        first message says how things stand. ListDenials is its backstop. Callers: gateway.
-        Idempotent.
+        first message says how things stand. ListDenials is its backstop. Callers: api,
+        conductor, taskmanager, gateway. Idempotent.
         """
 
     @_abc_1.abstractmethod
