@@ -128,6 +128,7 @@ class Agent:
             capabilities=sorted(self.watcher.engine.capabilities.actions),
             bundle_version=self.identity.directory.bundle().version,
             observation=self._observation(),
+            engine_serial=self.watcher.engine_serial,
         )
         hello.guest_time.GetCurrentTime()
         return hello
@@ -156,6 +157,7 @@ class Agent:
                     session_pb2.Heartbeat(
                         observation=self._observation(),
                         bundle_version=self.identity.directory.bundle().version,
+                        engine_serial=self.watcher.engine_serial,
                     )
                 )
             wait = self._heartbeat_seconds

@@ -67,6 +67,7 @@ class Watcher:
         self._volume = engine_pb2.VolumeUsage()
         self._crashes = _Crashes(patience)
         self._tended_at = float("-inf")
+        self.engine_serial = ""  # of the certificate its listener shows, as seen last
 
     def observation(self) -> engine_pb2.Observation:
         """The latest sight of the engine, on the guest's clock."""
@@ -233,6 +234,7 @@ class Watcher:
             self._tended_at = now
             try:
                 self._volume = await self.engine.tend(spec, self._issue)
+                self.engine_serial = await self.engine.certificate_serial()
             except TroveError as error:
                 # The engine itself is well: a certificate has a third of its life to try again.
                 log.warning("housekeeping failed, next try in a minute: %s", error.message)

@@ -130,3 +130,6 @@ class Engine(Protocol):
 
     async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
         """Now and then: bound the log, renew the certificate in time, measure the volume."""
+
+    async def certificate_serial(self) -> str:
+        """Serial (hex) of the certificate its listener shows; empty when that is not known."""

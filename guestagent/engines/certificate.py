@@ -40,6 +40,14 @@ async def ensure_certificate(tools: Tools, directory: Path, issue: IssueCertific
     return True
 
 
+async def shown_serial(tools: Tools, directory: Path) -> str:
+    """Serial (hex) of the certificate in use; empty where none is, or a newer one waits."""
+    present = await tools.read(directory / CERTIFICATE)
+    if present is None or await tools.read(directory / _DRAFT) is not None:
+        return ""
+    return leaves.read(present).serial
+
+
 async def note_use(tools: Tools, directory: Path) -> None:
     """The running engine has read its certificate."""
     await tools.remove(directory / _DRAFT)

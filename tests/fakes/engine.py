@@ -32,6 +32,7 @@ class FakeEngine:
         self.dies_at_start = False
         self.starts = 0
         self.stops = 0
+        self.serial = "e1"
         self.databases: set[str] = set()
         self.users: set[str] = set()
         self.log: list[str] = []
@@ -89,6 +90,10 @@ class FakeEngine:
     async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
         self._reach("tend")
         return engine_pb2.VolumeUsage(total_bytes=100, used_bytes=1)
+
+    async def certificate_serial(self) -> str:
+        self._reach("certificate_serial")
+        return self.serial if self.is_created else ""
 
     def _reach(self, what: str) -> None:
         self.log.append(what)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
-from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use
+from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
 from guestagent.engines.mariadb import settings, sql
 from guestagent.engines.mariadb.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
@@ -156,6 +156,9 @@ class MariaDB:
             await self._must_sql(sql.RELOAD_CERTIFICATE)
             await note_use(self._tools, self._home)
         return await self._tools.measure(self._home)
+
+    async def certificate_serial(self) -> str:
+        return await shown_serial(self._tools, self._home)
 
     def _server_options(self, spec: EngineSpec) -> bytes:
         return settings.server_options(

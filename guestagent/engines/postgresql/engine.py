@@ -22,7 +22,7 @@ from guestagent.engines import (
     Probe,
     Process,
 )
-from guestagent.engines.certificate import ensure_certificate, note_use
+from guestagent.engines.certificate import ensure_certificate, note_use, shown_serial
 from guestagent.engines.postgresql import settings, sql
 from guestagent.engines.postgresql.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
@@ -157,6 +157,9 @@ class PostgreSQL:
             if done.code == 0:
                 await note_use(self._tools, self._cluster)
         return await self._tools.measure(self._home)
+
+    async def certificate_serial(self) -> str:
+        return await shown_serial(self._tools, self._cluster)
 
     async def _initialise(self, spec: EngineSpec) -> None:
         password = await self._ensure_password()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
-from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use
+from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
 from guestagent.engines.redis import acl, settings
 from guestagent.engines.redis.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
@@ -157,6 +157,9 @@ class Redis:
             await self._must_say(f"CONFIG SET tls-cert-file {path} tls-key-file {path}")
             await note_use(self._tools, self._home)
         return await self._tools.measure(self._home)
+
+    async def certificate_serial(self) -> str:
+        return await shown_serial(self._tools, self._home)
 
     def _settings(self, spec: EngineSpec) -> bytes:
         return settings.redis_conf(

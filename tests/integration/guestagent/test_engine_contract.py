@@ -55,6 +55,7 @@ def issue(machine, authority):
 
 async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issue, databases):
     assert (await engine.probe(spec)).process is Process.GONE
+    assert not await engine.certificate_serial()
     for _ in range(2):
         await engine.create(spec, issue)
         for _ in range(2):
@@ -66,6 +67,7 @@ async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issu
             await engine.apply(spec, databases, [])
         usage = await engine.tend(spec, issue)
         assert 0 < usage.used_bytes < usage.total_bytes
+        assert await engine.certificate_serial()
         for _ in range(2):
             await engine.stop(spec)
         gone = await engine.probe(spec)
