@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 CERTIFICATES = Counter("trove_issuer_certificates_total", "Certificates signed", ["kind"])
 ENROLMENTS = Counter("trove_issuer_enrolments_total", "Enrolment tokens presented", ["result"])
+WATCHERS = Gauge("trove_issuer_watchers", "Gateways and services that are told of denials now")
+SIGHTINGS_IGNORED = Counter(
+    "trove_issuer_sightings_ignored_total", "Guests a gateway reported that nobody registered"
+)
+QUARANTINES = Counter("trove_pki_quarantines_total", "Instances put in quarantine")

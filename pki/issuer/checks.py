@@ -21,7 +21,7 @@ _DNS_NAME = re.compile(
 _HEX = re.compile(r"\A[0-9a-f]{1,64}\Z")
 _GENERATION = re.compile(r"\A([a-z-]+)/[1-9][0-9]{0,5}\Z")
 _MAX_NAMES = 16
-_MAX_REASON = 255
+MAX_REASON = 255
 _MAX_REFUSALS = 64
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
 
@@ -110,6 +110,6 @@ def refusals(values: Sequence[pb.Refusal]) -> list[pb.Refusal]:
 
 
 def reason(value: str) -> str:
-    if not value or len(value) > _MAX_REASON or not value.isprintable():
-        raise InvalidRequestError(f"reason must be 1 to {_MAX_REASON} printable characters")
+    if not value or len(value) > MAX_REASON or not value.isprintable():
+        raise InvalidRequestError(f"reason must be 1 to {MAX_REASON} printable characters")
     return value

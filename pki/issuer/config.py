@@ -60,6 +60,10 @@ class Config:
     recovery_grace: dt.timedelta = 30 * _DAY  # an expired guest may come back for so long
     nonce_lifetime: dt.timedelta = _MINUTE  # from GetNonce to Recover
     denial_poll: dt.timedelta = dt.timedelta(seconds=1)  # other issuers on this database
+    watch_interval: dt.timedelta = dt.timedelta(seconds=3)  # sign of life to those who watch
+    watchers_limit: int = 256  # gateways and services that may watch at once
+    # Not reported for so long a guest counts as gone; its gateway repeats every minute.
+    sighting_lifetime: dt.timedelta = 5 * _MINUTE
 
     def __post_init__(self) -> None:
         databases.check(

@@ -11,7 +11,15 @@ from sqlalchemy.orm import Session
 from pki import tokens as clear_tokens
 from pki.issuer.config import Config
 from pki.models import Certificate, Denial, Subject, Token
-from pki.store import audit, authorities, certificates, denials, subjects, tokens
+from pki.store import (
+    audit,
+    authorities,
+    certificates,
+    denials,
+    sightings,
+    subjects,
+    tokens,
+)
 from trove_grpc.errors import InvalidRequestError, NotFoundError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 
@@ -216,7 +224,8 @@ def record_refusals(
 
 
 def prune(session: Session, config: Config, now: dt.datetime) -> None:
-    """Drop tokens and denials that can matter to nobody any more."""
+    """Drop tokens and denials that can matter to nobody any more, and sightings that are old."""
     # A used token answers for its retry window; after a day not even a puzzled operator asks.
     tokens.prune(session, now - config.token_retry_window - dt.timedelta(days=1))
     denials.prune(session, now - dt.timedelta(hours=1))
+    sightings.expire(session, now - config.sighting_lifetime)

@@ -5,26 +5,28 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from grpc import aio
-from sqlalchemy.orm import Session
 
 from pki import renewal
 from pki.custody import check_directory
-from pki.denials import DenialList
-from pki.issuer import answers, bootstrap, inventory
+from pki.issuer import bootstrap, inventory
 from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
+from pki.issuer.directives import directives
+from pki.issuer.news import News
 from pki.issuer.service import IssuerServicer
 from pki.issuer.services import Services
-from pki.models import Denial
+from pki.issuer.watch_service import WatchServicer
 from pki.requests import key_pem, new_key
-from pki.store import Store, authorities, denials
+from pki.store import Store, authorities
 from trove_grpc import metrics, readiness
-from trove_grpc.errors import TroveError, UnavailableError
+from trove_grpc.errors import TroveError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
+from trove_grpc.gen.issuer.v1 import watch_service_pb2 as watch_pb
+from trove_grpc.gen.issuer.v1 import watch_service_pb2_grpc as watch_rpc
 from trove_grpc.identity import Role, check_validity, identify
 from trove_grpc.process import wait_or_timeout
 from trove_grpc.server import build_internal_server, build_local_server
@@ -32,9 +34,12 @@ from trove_grpc.tls import IdentityDirectory, KeyMaterial
 
 log = logging.getLogger(__name__)
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["IssuerService"].full_name
+_SERVICES = [
+    service.full_name
+    for descriptor in (pb.DESCRIPTOR, watch_pb.DESCRIPTOR)
+    for service in descriptor.services_by_name.values()
+]
 _GRACE = 5.0
-_PAGE = 1000
 # How often expired rows are dropped and our own certificate is looked at, seconds.
 _UPKEEP = 30.0
 
@@ -60,13 +65,15 @@ async def _serve(
     signers = await store.run(lambda session: bootstrap.load(session, custody))
     keeper = OwnIdentity(store, Services(signers, config), config)
     await keeper.refresh()
-    refused = DenialList()
-    await _follow_denials(store, refused)
+    news = News(store, directives, poll=config.denial_poll.total_seconds())
+    await news.refresh()
 
     servicer = IssuerServicer(store, signers, config)
+    watching = WatchServicer(store, news, config)
 
     def register(server: aio.Server) -> None:
         rpc.add_IssuerServiceServicer_to_server(servicer, server)
+        watch_rpc.add_WatchServiceServicer_to_server(watching, server)
 
     config.operator_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # On that socket nobody is asked for a certificate: its directory is the lock.
@@ -76,8 +83,8 @@ async def _serve(
         config.listen,
         identity=keeper.identity,
         register=register,
-        services=[_SERVICE],
-        denials=refused,
+        services=_SERVICES,
+        denials=news.refused,
     )
     metrics.serve_metrics(config.metrics_listen)
     await local.start()
@@ -86,7 +93,7 @@ async def _serve(
     started(internal.port)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_keep_denials(store, refused, config, stop), name="denials")
+            tasks.create_task(news.run(stop), name="news")
             tasks.create_task(
                 readiness.follow([internal, local], store.check, stop), name="readiness"
             )
@@ -134,26 +141,6 @@ class OwnIdentity:
         except TroveError:
             return False
         return now < renewal.due_time(material.leaf)
-
-
-async def _follow_denials(store: Store, refused: DenialList) -> None:
-    def next_page(session: Session) -> Sequence[Denial]:
-        return denials.after(session, refused.sequence, _PAGE)
-
-    while rows := await store.run(next_page):
-        refused.apply(answers.denial(row) for row in rows)
-    refused.forget_expired()
-
-
-async def _keep_denials(
-    store: Store, refused: DenialList, config: Config, stop: asyncio.Event
-) -> None:
-    while not await wait_or_timeout(stop, config.denial_poll.total_seconds()):
-        try:
-            await _follow_denials(store, refused)
-        except UnavailableError as error:
-            # Calls fail by themselves meanwhile: each needs the same database.
-            log.warning("cannot read denials: %s", error)
 
 
 async def _upkeep(store: Store, keeper: OwnIdentity, config: Config, stop: asyncio.Event) -> None:

@@ -19,6 +19,7 @@ import alembic.config
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from pki.store import news
 from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError, OverloadedError, StaleError, UnavailableError
 
@@ -57,6 +58,11 @@ class Store:
         )
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._subscribers: list[Callable[[], None]] = []
+
+    def subscribe(self, heard: Callable[[], None]) -> None:
+        """Call `heard` after each commit of marked news, on the transaction's own thread."""
+        self._subscribers.append(heard)
 
     def migrate(self) -> None:
         """Bring the schema to this release's; does nothing when it is there."""
@@ -86,8 +92,10 @@ class Store:
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                    return function(session)
+                with Session(self.engine, expire_on_commit=False) as session:
+                    with session.begin():
+                        result = function(session)
+                    is_news = news.is_marked(session)
             except sa.exc.IntegrityError as error:
                 # Two transactions wrote the same key; the repeated one will find the other's row.
                 raise StaleError("another call was faster; repeat this one") from error
@@ -98,6 +106,10 @@ class Store:
                 raise self._away(error) from error
             except (sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
                 raise self._away(error) from error
+            if is_news:
+                for heard in self._subscribers:
+                    heard()
+            return result
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def run(self, function: Callable[[Session], Result]) -> Result:

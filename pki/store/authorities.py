@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from pki.models import Authority, Counter, Domain
 from pki.profiles import KINDS_BY_NAME
-from pki.store import counters
+from pki.store import counters, news
 from trove_grpc.errors import ConflictError, NotFoundError
 from trove_grpc.gen.common.v1 import trust_pb2
 
@@ -64,6 +64,7 @@ def add(
         sa.update(Domain).values(bundle_version=Domain.bundle_version + 1, bundle_time=now)
     )
     session.flush()
+    news.mark(session)
     return authority
 
 
@@ -73,6 +74,11 @@ def renew_bundle(session: Session, now: dt.datetime) -> int:
         sa.update(Domain).values(bundle_version=Domain.bundle_version + 1, bundle_time=now)
     )
     return session.execute(sa.select(Domain.bundle_version)).scalar_one()
+
+
+def bundle_version(session: Session) -> int:
+    """Version of the bundle in force; 0 before `trove-pki init`."""
+    return session.execute(sa.select(Domain.bundle_version)).scalar_one_or_none() or 0
 
 
 def bundle(session: Session, *, states: Collection[str] = _IN_BUNDLE) -> trust_pb2.TrustBundle:

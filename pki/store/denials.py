@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pki.models import Denial
-from pki.store import counters
+from pki.store import counters, news
 
 SERIAL = "SERIAL"
 KEY = "KEY"
@@ -55,6 +55,7 @@ def write(
         known.reason = reason
         known.effective_time = effective
     session.flush()
+    news.mark(session)
     return known
 
 

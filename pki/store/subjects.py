@@ -19,14 +19,22 @@ def find(session: Session, instance_id: str) -> Subject | None:
     return session.get(Subject, instance_id)
 
 
+def find_locked(session: Session, instance_id: str) -> Subject | None:
+    """The subject, if any, locked until the transaction ends."""
+    return session.scalars(
+        sa.select(Subject)
+        .where(Subject.instance_id == instance_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
 def lock_active(session: Session, instance_id: str) -> Subject:
     """The live subject, locked until the transaction ends: one change of identity at a time.
 
     Raises NotFoundError (UNKNOWN_INSTANCE) or ConflictError (INSTANCE_RETIRED).
     """
-    subject = session.scalars(
-        sa.select(Subject).where(Subject.instance_id == instance_id).with_for_update()
-    ).one_or_none()
+    subject = find_locked(session, instance_id)
     if subject is None:
         raise NotFoundError(
             f"instance {instance_id} is not registered with the issuer",
@@ -77,6 +85,16 @@ def register(
     subject.engine_ip_addresses = list(ip_addresses)
     session.flush()
     return subject
+
+
+def quarantined(session: Session, limit: int) -> Sequence[str]:
+    """Ids of the instances in quarantine, at most `limit`."""
+    return session.scalars(
+        sa.select(Subject.instance_id)
+        .where(Subject.quarantine_time.is_not(None), Subject.state == ACTIVE)
+        .order_by(Subject.instance_id)
+        .limit(limit)
+    ).all()
 
 
 def retire(session: Session, subject: Subject, now: dt.datetime) -> None:
