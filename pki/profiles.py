@@ -57,7 +57,7 @@ _WITHOUT_ADDRESSES = frozenset({trust_pb2.AUTHORITY_KIND_GUEST, trust_pb2.AUTHOR
 
 # How far notBefore lies in the past, for clocks that run behind.
 _AUTHORITY_BACKDATE = dt.timedelta(hours=1)
-_GUEST_BACKDATE = dt.timedelta(minutes=10)
+GUEST_BACKDATE = dt.timedelta(minutes=10)
 SERVICE_BACKDATE = dt.timedelta(minutes=2)
 # A leaf ends this long before its issuer, so that no verifier meets a dead issuer first.
 ISSUER_MARGIN = dt.timedelta(hours=1)
@@ -162,7 +162,7 @@ def guest(
     """A guest agent: a client and nothing else, with exactly one name."""
     uri = x509.UniformResourceIdentifier(guest_uri(trust_domain, tenant_id, instance_id))
     end = _end(issuer, now, lifetime, margin)
-    return leaf(public_key, issuer, [uri], CLIENT, start=now - _GUEST_BACKDATE, end=end)
+    return leaf(public_key, issuer, [uri], CLIENT, start=now - GUEST_BACKDATE, end=end)
 
 
 def service(
@@ -215,7 +215,7 @@ def engine(
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in ip_addresses]
     end = _end(issuer, now, lifetime, margin)
-    return leaf(public_key, issuer, names, SERVER, start=now - _GUEST_BACKDATE, end=end)
+    return leaf(public_key, issuer, names, SERVER, start=now - GUEST_BACKDATE, end=end)
 
 
 def leaf(

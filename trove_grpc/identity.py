@@ -114,6 +114,7 @@ def identify(pem: bytes, bundle: trust_pb2.TrustBundle) -> Identity:
         serial=serial_hex(certificate),
         key_hash=key_hash(public_key),
         generation=authority.generation,
+        not_valid_before=certificate.not_valid_before_utc,
         not_valid_after=certificate.not_valid_after_utc,
         certificate_pem=pem,
     )

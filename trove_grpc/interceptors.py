@@ -44,7 +44,7 @@ _CACHE_SIZE = 4096
 class Denials(Protocol):
     """Knows which identities are refused although their certificates verify."""
 
-    def refusal(self, caller: identity.Identity) -> errors.UnauthenticatedError | None: ...
+    def refusal(self, caller: identity.Identity) -> errors.TroveError | None: ...
 
 
 class Authenticator:
@@ -73,9 +73,13 @@ class Authenticator:
         if not pems:
             return identity.ANONYMOUS
         caller = self._identify_pem(pems[0])
-        identity.check_validity(caller, self._now())
-        if self._denials is not None and (refusal := self._denials.refusal(caller)):
-            raise refusal
+        try:
+            identity.check_validity(caller, self._now())
+            if self._denials is not None and (refusal := self._denials.refusal(caller)):
+                raise refusal
+        except errors.TroveError as error:
+            metrics.DENIED_RPCS.labels(error.reason, str(caller.role)).inc()
+            raise
         return caller
 
     def _identify_pem(self, pem: bytes) -> identity.Identity:

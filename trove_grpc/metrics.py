@@ -23,6 +23,11 @@ RPC_REFUSED = Counter(
 TLS_HANDSHAKES = Counter(
     "trove_tls_handshakes_total", "TLS handshakes begun, also those that fail", ["listener"]
 )
+DENIED_RPCS = Counter(
+    "trove_pki_denied_rpcs_total",
+    "Calls refused although their certificate verifies: expired since the handshake, or denied",
+    ["reason", "role"],
+)
 
 
 def serve_metrics(listen: str) -> None:

@@ -57,6 +57,7 @@ class Identity:
     serial: str = ""  # hex, lower case
     key_hash: str = ""  # SHA-256 of the SPKI, hex
     generation: int = 0  # of the authority that signed it
+    not_valid_before: dt.datetime | None = None
     not_valid_after: dt.datetime | None = None
     certificate_pem: bytes = b""
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 from grpc import aio
 
-from gateway.guest.bundles import announce_bundles
+from gateway.guest.bundles import Bundles
 from gateway.guest.config import Config
 from gateway.guest.connect import GuestSessionService
-from gateway.guest.denials import DenialFeed
+from gateway.guest.denials import end_denied
+from gateway.guest.directives import Directives
 from gateway.guest.directory import Directory
 from gateway.guest.dispatch import DispatchService
 from gateway.guest.enrolment import EnrolmentService
@@ -31,8 +32,10 @@ from gateway.guest.identity import IdentityService
 from gateway.guest.refusals import RefusalJournal
 from gateway.guest.registry import Registry
 from gateway.guest.session import Ending
+from gateway.guest.sightings import Reporter
 from gateway.guest.uplink import Uplink
 from pki.denials import DenialList
+from pki.feed import DenialFeed, Pace
 from pki.renewal import ServiceRenewer
 from trove_grpc import errors, logs, metrics, process
 from trove_grpc.client import PeerChannel
@@ -42,6 +45,7 @@ from trove_grpc.gen.guest.v1 import enrolment_service_pb2_grpc as enrolment_rpc
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2_grpc as guest_rpc
 from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc as identity_rpc
+from trove_grpc.gen.issuer.v1 import watch_service_pb2 as watch_pb
 from trove_grpc.identity import Role, identify
 from trove_grpc.server import (
     Server,
@@ -78,21 +82,16 @@ async def serve(
         PeerChannel(config.conductor, identity=identity, server_role=Role.CONDUCTOR) as conductor,
         PeerChannel(config.issuer, identity=identity, server_role=Role.ISSUER) as issuer,
     ):
-        registry, denials = Registry(), DenialList()
-        feed = DenialFeed(
-            issuer,
-            denials,
-            registry,
-            poll=config.denial_poll.total_seconds(),
-            stale=config.denial_stale.total_seconds(),
-            timeout=issuer_seconds,
-        )
+        registry = Registry()
+        gateway_id = config.gateway_id or own.name
+        watching = _watch(config, issuer, identity, registry, gateway_id)
+        feed, directives = watching.feed, watching.directives
         refusals = RefusalJournal(
             issuer, interval=config.refusal_report.total_seconds(), timeout=issuer_seconds
         )
         directory = Directory(
             conductor,
-            gateway_id=config.gateway_id or own.name,
+            gateway_id=gateway_id,
             incarnation=secrets.token_hex(8),
             openings=config.openings,
             open_timeout=config.open_timeout.total_seconds(),
@@ -110,8 +109,9 @@ async def serve(
             registry=registry,
             directory=directory,
             uplink=uplink,
-            denials=denials,
             feed=feed,
+            directives=directives,
+            reporter=watching.reporter,
             bundle_version=lambda: identity.bundle().version,
         )
         enrolment = EnrolmentService(
@@ -148,7 +148,7 @@ async def serve(
                 config.guest_listen,
                 identity=identity,
                 register=register_guest,
-                denials=denials,
+                denials=feed.denials,
                 refused=refusals.note,
             )
             servers.push_async_callback(guest_server.stop, 0)
@@ -156,10 +156,10 @@ async def serve(
                 config.internal_listen,
                 identity=identity,
                 register=lambda server: dispatch_rpc.add_DispatchServiceServicer_to_server(
-                    DispatchService(registry, feed), server
+                    DispatchService(registry, feed, directives), server
                 ),
                 services=["trove.dispatch.v1.DispatchService"],
-                denials=denials,
+                denials=feed,
             )
             servers.push_async_callback(internal_server.stop, 0)
             endpoints = Endpoints(
@@ -178,16 +178,10 @@ async def serve(
                 await directory.announce(address)
                 await feed.poll_once()
                 group.create_task(directory.keep_lease(halt), name="gateway-lease")
-                group.create_task(feed.run(halt), name="denial-feed")
+                group.create_task(watching.run(halt), name="watching-the-issuer")
                 group.create_task(refusals.run(halt), name="refusal-journal")
                 group.create_task(
                     ServiceRenewer(identity, issuer).run(halt), name="identity-renewal"
-                )
-                group.create_task(
-                    announce_bundles(
-                        identity, registry, halt, interval=config.denial_poll.total_seconds()
-                    ),
-                    name="bundle-notices",
                 )
                 for server in (internal_server, enrolment_server, guest_server):
                     await server.start()
@@ -206,6 +200,65 @@ async def serve(
                         stopping.create_task(server.stop(grace))
                     _say_goodbye(registry, sessions)
                 halt.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Watching:
+    """All that goes to and fro between the issuer and the guests' sessions by itself."""
+
+    feed: DenialFeed
+    directives: Directives
+    bundles: Bundles
+    reporter: Reporter
+
+    async def run(self, stop: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.feed.run(stop), name="denial-feed")
+            group.create_task(self.bundles.run(stop), name="bundle-notices")
+            group.create_task(self.reporter.run(stop), name="sightings")
+
+
+def _watch(
+    config: Config,
+    issuer: PeerChannel,
+    identity: IdentityDirectory,
+    registry: Registry,
+    gateway_id: str,
+) -> _Watching:
+    denials, directives = DenialList(), Directives(registry)
+    timeout = config.issuer_timeout.total_seconds()
+    poll = config.denial_poll.total_seconds()
+    bundles = Bundles(issuer, identity, registry, interval=poll, timeout=timeout)
+    reporter = Reporter(
+        issuer,
+        registry,
+        gateway_id=gateway_id,
+        flush=config.sighting_flush.total_seconds(),
+        refresh=config.sighting_refresh.total_seconds(),
+        limit=config.sightings_limit,
+        timeout=timeout,
+    )
+
+    def hear(response: watch_pb.WatchResponse) -> None:
+        bundles.hear(response)
+        directives.hear(response)
+
+    feed = DenialFeed(
+        issuer,
+        denials,
+        watcher=gateway_id,
+        pace=Pace(
+            poll=poll,
+            backstop=config.denial_backstop.total_seconds(),
+            silence=config.watch_silence.total_seconds(),
+            stale=config.denial_stale.total_seconds(),
+            timeout=timeout,
+        ),
+        changed=lambda: end_denied(registry, denials),
+        opened=reporter.tell_all,
+        heard=hear,
+    )
+    return _Watching(feed=feed, directives=directives, bundles=bundles, reporter=reporter)
 
 
 def _say_goodbye(registry: Registry, sessions: GuestSessionService) -> None:

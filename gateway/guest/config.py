@@ -54,10 +54,19 @@ class Config:
     conductor_timeout: dt.timedelta = dt.timedelta(seconds=5)  # unary calls
 
     # Identity.
-    # Half of the 2 s in which a denial must act.
+    # The issuer tells of denials at once; asking is for when it cannot: half of the 2 s in which
+    # a denial must act, and slowly while it tells.
     denial_poll: dt.timedelta = dt.timedelta(seconds=1)
+    denial_backstop: dt.timedelta = dt.timedelta(seconds=10)
+    # Without a word of the issuer's its stream is dead; it speaks every 3 s.
+    watch_silence: dt.timedelta = dt.timedelta(seconds=10)
     # Older than this, identity work is refused.
     denial_stale: dt.timedelta = dt.timedelta(seconds=30)
+    # Which guests are here, told to the issuer: changes of this time share a message,
+    sighting_flush: dt.timedelta = dt.timedelta(seconds=2)
+    # and everybody is told again after this.
+    sighting_refresh: dt.timedelta = dt.timedelta(seconds=60)
+    sightings_limit: int = 20_000  # of each instance the newest
     issuer_timeout: dt.timedelta = dt.timedelta(seconds=10)
     renewals_per_hour: int = 60  # per instance; 72 h leaves need one in 36 h, tests many more
     enrolments_at_once: int = 64  # calls to the issuer in progress

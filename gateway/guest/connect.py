@@ -15,13 +15,15 @@ from grpc import aio
 
 from gateway.guest import metrics
 from gateway.guest.config import Config
-from gateway.guest.denials import DenialFeed
+from gateway.guest.directives import Directives
 from gateway.guest.directory import Directory
 from gateway.guest.limits import Allowance
 from gateway.guest.registry import Registry
 from gateway.guest.session import Ending, Limits, Session
+from gateway.guest.sightings import Reporter, clock_skew
 from gateway.guest.uplink import Uplink
-from pki.denials import DenialList
+from pki import shared_metrics
+from pki.feed import DenialFeed
 from trove_grpc import context, errors
 from trove_grpc.gen.conductor.v1 import report_service_pb2 as report_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
@@ -31,6 +33,7 @@ from trove_grpc.identity import Identity, check_validity
 log = logging.getLogger(__name__)
 
 _MAX_TEXT = 256
+_KILLED = frozenset({"CERTIFICATE_DENIED", "CERTIFICATE_EXPIRED"})
 # How many reconnects a second the gateway takes in stride (design: performance §1).
 _RECONNECTS_PER_SECOND = 300
 
@@ -45,16 +48,18 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         registry: Registry,
         directory: Directory,
         uplink: Uplink,
-        denials: DenialList,
         feed: DenialFeed,
+        directives: Directives,
+        reporter: Reporter,
         bundle_version: Callable[[], int],
     ) -> None:
         self._config = config
         self._registry = registry
         self._directory = directory
         self._uplink = uplink
-        self._denials = denials
         self._feed = feed
+        self._directives = directives
+        self._reporter = reporter
         self._bundle_version = bundle_version
         self._connects = Allowance(
             per_second=config.connects_per_minute / 60, burst=config.connects_per_minute
@@ -82,7 +87,8 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
                 session, opened = await self._admit(caller, hello)
             log.info("session %d open, certificate %s", session.epoch, session.serial)
             try:
-                session.welcome(self._welcome(opened))
+                session.welcome(self._welcome(session, opened))
+                self._reporter.saw(session)
                 await session.run(context_, self._receive, now=dt.datetime.now(dt.UTC))
             finally:
                 session.end(Ending())  # no effect unless the call was cancelled
@@ -132,7 +138,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         # Nothing waits between here and `add`: a denial or the certificate's end that came
         # meanwhile is seen here, a later one finds the session in the registry.
         check_validity(caller, dt.datetime.now(dt.UTC))
-        if refusal := self._denials.refusal(caller):
+        if refusal := self._feed.denials.refusal(caller):
             self._directory.close(caller.instance_id, opened.session_epoch, refusal.reason)
             raise refusal
         session = Session(
@@ -140,6 +146,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
             hello=hello,
             epoch=opened.session_epoch,
             limits=self._limits,
+            clock_skew=clock_skew(hello),
         )
         self._registry.add(session)
         return session, opened
@@ -149,7 +156,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         for rival in self._registry.of(caller.instance_id):
             if rival.is_same_agent(hello) or not await self._answers(rival):
                 continue
-            metrics.CLONES_SUSPECTED.inc()
+            shared_metrics.CLONES_SUSPECTED.inc()
             now = asyncio.get_running_loop().time()
             rival.suspected_until = now + self._config.clone_suspicion.total_seconds()
             log.error(
@@ -160,6 +167,9 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
                 rival.serial,
                 hello.boot_id,
                 caller.serial,
+            )
+            self._reporter.suspect(
+                rival, caller.serial, f"boots {rival.hello.boot_id!r} and {hello.boot_id!r}"
             )
             raise errors.AlreadyExistsError(
                 "another boot of this instance is connected and answers",
@@ -183,16 +193,20 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         finally:
             session.commands.release(pending)
 
-    def _welcome(self, opened: report_pb2.OpenSessionResponse) -> guest_pb2.Welcome:
+    def _welcome(
+        self, session: Session, opened: report_pb2.OpenSessionResponse
+    ) -> guest_pb2.Welcome:
         server_time = timestamp_pb2.Timestamp()
         server_time.GetCurrentTime()
+        settings = guest_pb2.Settings(
+            heartbeat_interval=opened.heartbeat_interval, reconnect_window=self.reconnect_window()
+        )
+        if (windows := self._directives.settings_for(session)) is not None:
+            settings.MergeFrom(windows)
         return guest_pb2.Welcome(
             session_epoch=opened.session_epoch,
             server_time=server_time,
-            settings=guest_pb2.Settings(
-                heartbeat_interval=opened.heartbeat_interval,
-                reconnect_window=self.reconnect_window(),
-            ),
+            settings=settings,
             bundle_version=self._bundle_version(),
         )
 
@@ -208,15 +222,20 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
 
     def _leave(self, session: Session) -> None:
         self._registry.remove(session)
+        self._reporter.left(session)
         self._uplink.forget(session)
         reason = session.ending.reason if session.ending else ""
         self._directory.close(session.instance_id, session.epoch, reason)
         metrics.SESSIONS_ENDED.labels(reason).inc()
+        if reason in _KILLED:
+            metrics.STREAMS_KILLED.labels(reason).inc()
         log.info("session %d ended: %s", session.epoch, reason)
 
     def _receive(self, session: Session, message: guest_pb2.ConnectRequest) -> None:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
+            if session.note_holdings(message.heartbeat):
+                self._reporter.saw(session)
             self._uplink.heartbeat(session, message.sequence, message.heartbeat)
         elif kind == "change":
             self._uplink.change(session, message.sequence, message.change)

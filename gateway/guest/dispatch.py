@@ -15,9 +15,10 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 
 from gateway.guest.commands import DESTRUCTIVE
-from gateway.guest.denials import DenialFeed
+from gateway.guest.directives import Directives
 from gateway.guest.registry import Registry
 from gateway.guest.session import Session
+from pki.feed import DenialFeed
 from trove_grpc import context, errors
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2 as dispatch_pb2
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_rpc
@@ -34,9 +35,10 @@ _PAGE_SIZE, _MAX_PAGE_SIZE = 100, 1000
 class DispatchService(dispatch_rpc.DispatchServiceServicer):
     """Finds the guest's session and waits for its answer."""
 
-    def __init__(self, registry: Registry, feed: DenialFeed) -> None:
+    def __init__(self, registry: Registry, feed: DenialFeed, directives: Directives) -> None:
         self._registry = registry
         self._feed = feed
+        self._directives = directives
 
     async def SendCommand(
         self, request: dispatch_pb2.SendCommandRequest, context_: Any
@@ -53,7 +55,7 @@ class DispatchService(dispatch_rpc.DispatchServiceServicer):
         action = command.WhichOneof("action") or ""
         if action in DESTRUCTIVE:
             self._feed.require_fresh()
-            _refuse_suspected(session)
+            self._refuse_suspected(session)
         if session.hello.capabilities and action not in session.hello.capabilities:
             raise errors.UnsupportedError(
                 f"the agent of {instance_id} ({session.hello.agent_version}) does not "
@@ -82,6 +84,20 @@ class DispatchService(dispatch_rpc.DispatchServiceServicer):
             result.error_reason or "well",
         )
         return dispatch_pb2.SendCommandResponse(result=result)
+
+    def _refuse_suspected(self, session: Session) -> None:
+        """Change nothing of an instance whose key may exist twice, until somebody has looked.
+
+        The issuer says who is in quarantine; until it has heard of a suspicion of ours, we know.
+        """
+        is_suspected = asyncio.get_running_loop().time() < session.suspected_until
+        if is_suspected or self._directives.is_quarantined(session.instance_id):
+            raise errors.ConflictError(
+                f"{session.instance_id} is in quarantine: its key may exist twice; commands that "
+                f"change it wait for `trove-pki agents resolve-clone {session.instance_id}`",
+                reason="CLONE_SUSPECTED",
+                subject=session.instance_id,
+            )
 
     async def ListSessions(
         self, request: dispatch_pb2.ListSessionsRequest, context_: Any
@@ -125,16 +141,6 @@ def _timeout(command: guest_pb2.Command) -> float:
     if timeout <= 0:
         raise errors.DeadlineError("no time left for the command")
     return timeout
-
-
-def _refuse_suspected(session: Session) -> None:
-    if asyncio.get_running_loop().time() < session.suspected_until:
-        raise errors.ConflictError(
-            f"{session.instance_id} was dialled from two boots at once; commands that change it "
-            "wait until one is gone (`trove-pki deny` ends a stolen identity)",
-            reason="CLONE_SUSPECTED",
-            subject=session.instance_id,
-        )
 
 
 def _token(session: Session) -> str:

@@ -16,8 +16,8 @@ from typing import Any
 
 from gateway.guest import metrics
 from gateway.guest.addresses import peer_address
-from gateway.guest.denials import DenialFeed
 from gateway.guest.limits import Allowance
+from pki.feed import DenialFeed
 from trove_grpc import errors
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2 as enrolment_pb2

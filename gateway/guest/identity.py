@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.guest.denials import DenialFeed
 from gateway.guest.enrolment import MAX_CSR_BYTES
 from gateway.guest.limits import Allowance
 from gateway.guest.registry import Registry
+from pki.feed import DenialFeed
 from trove_grpc import context, errors
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.gen.guest.v1 import identity_service_pb2 as identity_pb2

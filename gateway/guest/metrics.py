@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 SESSIONS = Gauge("trove_gateway_sessions", "Guest streams open now")
 SESSIONS_ENDED = Counter("trove_gateway_sessions_ended_total", "Guest streams ended", ["reason"])
-CLONES_SUSPECTED = Counter(
-    "trove_pki_clone_suspected_total", "Streams refused because another boot of the guest answers"
+STREAMS_KILLED = Counter(
+    "trove_pki_streams_killed_total",
+    "Guest streams ended because their certificate expired or was denied",
+    ["reason"],
 )
-DENIALS_AGE = Gauge("trove_pki_denylist_age_seconds", "Time since the last good denial poll")
+CLOCK_SKEW = Histogram(
+    "trove_pki_clock_skew_seconds",
+    "How far guests' clocks are from the gateway's, as each says in its Hello",
+    buckets=(0.1, 0.5, 1, 5, 30, 120, 600, 3600, 86_400),
+)
 DROPPED = Counter("trove_gateway_dropped_total", "Messages not forwarded", ["what"])
 ENROLMENTS = Counter(
     "trove_gateway_enrolments_total",

@@ -5,7 +5,7 @@ Nothing here waits for a queue without a bound:
 * commands: at most `command_limit` unanswered, a further one answers OVERLOADED to its caller;
 * acknowledgements: at most `unacknowledged_limit` changes whose acknowledgement is not yet
   written; one more ends the session with OVERLOADED, and the agent sends what is left again;
-* settings and bundle notices: the newest replaces the one not yet written;
+* settings and bundle notices: the newest replaces or completes the one not yet written;
 * a guest that does not read for `write_stall` is let go; one that sends too fast is read slowly.
 
 Only the stream's own coroutine ends the call: others set the ending, it raises. Cancelling a
@@ -21,10 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf import duration_pb2
 from grpc import aio
 
 from gateway.guest.commands import CommandTable, PendingCommand
 from trove_grpc import errors, process
+from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 from trove_grpc.identity import Identity
 
@@ -62,6 +64,21 @@ class Limits:
     write_stall: float  # seconds
 
 
+class ToldWindows:
+    """Which renewal windows a session was told last; each is told once."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, bytes] = {}
+
+    def is_new(self, target: str, window: trust_pb2.RenewalWindow) -> bool:
+        """Whether it differs from the one told last; counts as told from now on."""
+        label = window.SerializeToString(deterministic=True)
+        if self._told.get(target) == label:
+            return False
+        self._told[target] = label
+        return True
+
+
 class Session:
     """One admitted stream of one instance."""
 
@@ -72,6 +89,7 @@ class Session:
         hello: guest_pb2.Hello,
         epoch: int,
         limits: Limits,
+        clock_skew: duration_pb2.Duration | None = None,
     ) -> None:
         self.caller = caller
         self.hello = hello
@@ -79,6 +97,10 @@ class Session:
         self.open_time = dt.datetime.now(dt.UTC)
         self.last_heard = asyncio.get_running_loop().time()
         self.suspected_until = 0.0  # loop time; a clone was refused
+        self.told_windows = ToldWindows()
+        self.bundle_version = hello.bundle_version  # as the guest says, like the next
+        self.engine_serial = hello.engine_serial
+        self.clock_skew = clock_skew  # the guest's clock less ours
         self.commands = CommandTable(limits.commands)
         self._limits = limits
         self._ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -126,8 +148,19 @@ class Session:
         self._wake.set()
 
     def change_settings(self, settings: guest_pb2.Settings) -> None:
-        self._settings = settings
+        """Tell these; of what is not written yet, fields that are not among them stay."""
+        if self._settings is None:
+            self._settings = guest_pb2.Settings()
+        self._settings.MergeFrom(settings)
         self._wake.set()
+
+    def note_holdings(self, heartbeat: guest_pb2.Heartbeat) -> bool:
+        """Take in which bundle and engine certificate the guest has; whether that is news."""
+        holdings = (heartbeat.bundle_version, heartbeat.engine_serial)
+        if holdings == (self.bundle_version, self.engine_serial):
+            return False
+        self.bundle_version, self.engine_serial = holdings
+        return True
 
     def announce_bundle(self, version: int) -> None:
         self._notice = version

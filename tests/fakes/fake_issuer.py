@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from google.protobuf import timestamp_pb2
@@ -11,12 +13,15 @@ from trove_grpc import errors
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2 as enrolment_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
+from trove_grpc.gen.issuer.v1 import watch_service_pb2 as watch_pb2
+from trove_grpc.gen.issuer.v1 import watch_service_pb2_grpc as watch_rpc
 from trove_grpc.identity import identify
+from trove_grpc.process import wait_or_timeout
 from trove_grpc.server import Server, build_internal_server
 from trove_grpc.tls import IdentityDirectory
 
 
-class FakeIssuer(rpc.IssuerServiceServicer):
+class FakeIssuer(rpc.IssuerServiceServicer, watch_rpc.WatchServiceServicer):
     """Tokens, renewals and denials in memory."""
 
     def __init__(self, authority: TestAuthority, identity: IdentityDirectory) -> None:
@@ -29,6 +34,17 @@ class FakeIssuer(rpc.IssuerServiceServicer):
         self.enrolments: list[pb2.EnrolGuestRequest] = []
         self.refusals: list[pb2.Refusal] = []
         self.polls = 0
+        # What watchers are told besides denials; `tell` sends it.
+        self.bundle_version = 1
+        self.held_versions: list[int] = []  # as those said who asked for the bundle
+        self.directives: list[watch_pb2.RenewalDirective] = []
+        self.quarantined: list[str] = []
+        self.reports: list[watch_pb2.ReportGuestsRequest] = []
+        self.watchers = 0
+        self.may_watch = True
+        self.is_silent = False  # streams stay open and say nothing
+        self.interval = 0.1  # seconds between signs of life
+        self._news = asyncio.Event()
         self._server: Server | None = None
 
     @property
@@ -40,11 +56,15 @@ class FakeIssuer(rpc.IssuerServiceServicer):
         self._server = build_internal_server(
             f"127.0.0.1:{self.port}",
             identity=self.identity,
-            register=lambda server: rpc.add_IssuerServiceServicer_to_server(self, server),
-            services=["trove.issuer.v1.IssuerService"],
+            register=self._register,
+            services=["trove.issuer.v1.IssuerService", "trove.issuer.v1.WatchService"],
         )
         self.port = self._server.port
         await self._server.start()
+
+    def _register(self, server: Any) -> None:
+        rpc.add_IssuerServiceServicer_to_server(self, server)
+        watch_rpc.add_WatchServiceServicer_to_server(self, server)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -68,6 +88,47 @@ class FakeIssuer(rpc.IssuerServiceServicer):
                 effective_time=effective_time,
             )
         )
+        self.tell()
+
+    def tell(self) -> None:
+        """Have every watcher hear how things stand."""
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def sightings(self, instance_id: str) -> list[watch_pb2.GuestSighting]:
+        """What gateways reported of one guest, in order."""
+        return [
+            sighting
+            for report in self.reports
+            for sighting in report.sightings
+            if sighting.instance_id == instance_id
+        ]
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[watch_pb2.WatchResponse]:
+        if not self.may_watch:
+            raise errors.UnavailableError("nobody may watch now")
+        known = request.after_sequence
+        self.watchers += 1
+        try:
+            while True:
+                news = self._news
+                if not self.is_silent:
+                    following = [d for d in self.denials if d.sequence > known]
+                    yield watch_pb2.WatchResponse(
+                        denials=following,
+                        head_sequence=len(self.denials),
+                        bundle_version=self.bundle_version,
+                        directives=self.directives,
+                        quarantined_instance_ids=self.quarantined,
+                    )
+                    known = len(self.denials)
+                await wait_or_timeout(news, self.interval)
+        finally:
+            self.watchers -= 1
+
+    async def ReportGuests(self, request: Any, context: Any) -> Any:
+        self.reports.append(request)
+        return watch_pb2.ReportGuestsResponse()
 
     async def EnrolGuest(self, request: Any, context: Any) -> Any:
         self.enrolments.append(request)
@@ -107,7 +168,8 @@ class FakeIssuer(rpc.IssuerServiceServicer):
         return pb2.RecordRefusalsResponse()
 
     async def GetTrustBundle(self, request: Any, context: Any) -> Any:
-        return pb2.GetTrustBundleResponse(bundle=self.authority.bundle())
+        self.held_versions.append(request.held_version)
+        return pb2.GetTrustBundleResponse(bundle=self.authority.bundle(self.bundle_version))
 
     async def ListDenials(self, request: Any, context: Any) -> Any:
         self.polls += 1

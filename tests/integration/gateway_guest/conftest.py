@@ -61,6 +61,8 @@ class World:
         quick = {
             "heartbeat_flush": seconds(0.05),
             "denial_poll": seconds(0.05),
+            "denial_backstop": seconds(0.2),
+            "sighting_flush": seconds(0.02),
             "uplink_retry": seconds(0.3),
             "clone_ping": seconds(0.3),
             "conductor_timeout": seconds(2),
