@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,10 @@ class KeyMaterial:
 
         return x509.load_pem_x509_certificate(self.chain_pem)
 
+
+# How long a listener's handshakes wait before its configuration changes (docs/adr/0023). What must
+# end meanwhile takes microseconds; the rest is for a machine that is very busy.
+SETTLE_SECONDS = 0.2
 
 # What a listener shows, and whom it trusts.
 _Served: TypeAlias = "tuple[KeyMaterial, bytes | None]"
@@ -210,6 +215,7 @@ def server_credentials(
     trusts: Collection[trust_pb2.AuthorityKind.ValueType],
     *,
     begun: Callable[[], None] = lambda: None,
+    settle: float = SETTLE_SECONDS,
 ) -> grpc.ServerCredentials:
     """Mutual TLS that accepts clients of these authority kinds only; follows rotation.
 
@@ -222,7 +228,7 @@ def server_credentials(
             raise UnavailableError("the trust bundle names no authority for this listener")
         return identity.load(), roots
 
-    return _following(material, begun=begun, require_client_authentication=True)
+    return _following(material, begun=begun, require_client_authentication=True, settle=settle)
 
 
 def enrolment_server_credentials(
@@ -230,7 +236,10 @@ def enrolment_server_credentials(
 ) -> grpc.ServerCredentials:
     """Server-authenticated TLS without client certificates, for the enrolment listener alone."""
     return _following(
-        lambda: (identity.load(), None), begun=begun, require_client_authentication=False
+        lambda: (identity.load(), None),
+        begun=begun,
+        require_client_authentication=False,
+        settle=SETTLE_SECONDS,
     )
 
 
@@ -239,18 +248,22 @@ def _following(
     *,
     begun: Callable[[], None],
     require_client_authentication: bool,
+    settle: float,
 ) -> grpc.ServerCredentials:
     """Credentials whose every new connection sees what `material` says then.
 
-    gRPC asks before each handshake. It is told "unchanged" unless something changed: replacing the
-    configuration while other handshakes begin is a race in its core, which ended a gateway under a
-    few hundred handshakes (docs/adr/0021). A client may therefore resume a TLS session; that its
-    certificate still holds is checked at every call and by a timer for every stream.
+    gRPC asks before each handshake, one at a time. It is told "unchanged" unless something
+    changed: a client may therefore resume a TLS session; that its certificate still holds is
+    checked at every call and by a timer for every stream.
+
+    A handshake that has been told "unchanged" takes its reference of the configuration only after
+    it has let the next one ask; a change in that moment ends the process. So a change waits
+    `settle` seconds in its answer, while nobody else can ask (docs/adr/0023).
     """
     served = material()
 
-    def configuration() -> grpc.ServerCertificateConfiguration:
-        key, roots = served
+    def configuration(of: _Served) -> grpc.ServerCertificateConfiguration:
+        key, roots = of
         return grpc.ssl_server_certificate_configuration([(key.key_pem, key.chain_pem)], roots)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
@@ -259,13 +272,15 @@ def _following(
         # On any failure keep the configuration in force: None means "unchanged".
         with contextlib.suppress(Exception):
             if (present := material()) != served:
+                answer = configuration(present)
+                time.sleep(settle)  # in a thread of gRPC's own; lets the others run
                 served = present
-                return configuration()
+                return answer
         return None
 
     # types-grpcio does not know that a fetcher may return None.
     return grpc.dynamic_ssl_server_credentials(
-        configuration(),
+        configuration(served),
         fetch,  # type: ignore[arg-type]
         require_client_authentication=require_client_authentication,
     )

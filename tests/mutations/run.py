@@ -31,6 +31,7 @@ class Mutation:
 
 HOUSE = "tests/unit/house/test_house.py"
 LISTENERS = "tests/integration/trove_grpc/test_listeners.py"
+ROTATING = "tests/integration/trove_grpc/test_rotating_listener.py"
 STUBS = ("tools/generate_stubs.py",)
 
 MUTATIONS = (
@@ -189,6 +190,13 @@ MUTATIONS = (
         old="except StepFailedError",
         new="except BaseException",
         tests="tests/integration/taskmanager/test_flows.py tests/unit/taskmanager",
+    ),
+    Mutation(
+        promise="a listener survives a change of its identity",
+        file="trove_grpc/tls.py",
+        old="time.sleep(settle)",
+        new="time.sleep(0)",
+        tests=ROTATING,
     ),
 )
 
