@@ -7,7 +7,6 @@ kept informed. The first two do not need the third: a database survives its cont
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import random
@@ -33,7 +32,7 @@ from trove_grpc.gen.guest.v1 import (
 )
 from trove_grpc.gen.guest.v1 import identity_service_pb2
 from trove_grpc.process import wait_or_timeout
-from trove_grpc.tls import IdentityDirectory
+from trove_grpc.tls import IdentityDirectory, remove_drafts
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ class Agent:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; the engine is left running."""
         with context.bound(instance=self._config.instance_id):
+            self._tidy()
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self.watcher.run(stop), name="watcher")
                 connecting = group.create_task(self.connection.run(stop), name="connection")
@@ -91,6 +91,12 @@ class Agent:
                 watching.cancel()
                 connecting.cancel()
             await self.connection.close()
+
+    def _tidy(self) -> None:
+        """Remove what an agent that was killed while it wrote has left."""
+        self.identity.directory.tidy()
+        for directory in (self._config.state_directory, self._config.state_directory / "journal"):
+            remove_drafts(directory)
 
     # What a session tells us.
 
@@ -137,7 +143,7 @@ class Agent:
         """What the engine is like; where nothing is wrong with it, what else is."""
         observation = self.watcher.observation()
         if observation.state == engine_pb2.ENGINE_STATE_HEALTHY and not observation.reason:
-            observation.reason = self.identity.clock_problem
+            observation.reason = self.identity.problem
         return observation
 
     def _tell_change(self) -> None:
@@ -164,10 +170,11 @@ class Agent:
 
     async def _follow_bundle(self) -> None:
         """Fetch a newer bundle when there is one, not the whole fleet in one moment."""
+        said = ""
         while True:
             await self._bundle_noticed.wait()
             await asyncio.sleep(0.1 + self._heartbeat_seconds * random.random())  # noqa: S311
-            with contextlib.suppress(TroveError):  # the notice stays; ask again at the next turn
+            try:
                 response = await call(
                     self.connection.identity_stub().GetTrustBundle,
                     identity_service_pb2.GetTrustBundleRequest(),
@@ -175,6 +182,11 @@ class Agent:
                 )
                 if self.identity.directory.store_bundle(response.bundle):
                     log.info("the trust bundle is now version %d", response.bundle.version)
+                said = ""
+            except TroveError as error:  # the notice stays; ask again at the next turn
+                if error.message != said:
+                    log.warning("the trust bundle was not refreshed: %s", error.message)
+                said = error.message
             if self._bundle_version <= self.identity.directory.bundle().version:
                 self._bundle_noticed.clear()
 

@@ -26,7 +26,7 @@ from guestagent.identity import GuestIdentity
 from guestagent.outbox import Outbox
 from guestagent.recovery import Recovery
 from guestagent.session import Listener, Session
-from trove_grpc.client import PeerChannel, open_channel
+from trove_grpc.client import PeerChannel, open_channel, open_enrolment_channel
 from trove_grpc.errors import (
     ConflictError,
     DeadlineError,
@@ -37,8 +37,8 @@ from trove_grpc.errors import (
     UnavailableError,
 )
 from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.gen.guest.v1 import enrolment_service_pb2_grpc, identity_service_pb2_grpc
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
-from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc
 from trove_grpc.names import Role
 from trove_grpc.process import wait_or_timeout
 from trove_grpc.redaction import Secret
@@ -220,7 +220,11 @@ class Connection:
         if token is None:
             return False
         try:
-            await self._identity.enrol(token, self._config.enrolment_endpoints)
+            async with open_enrolment_channel(
+                self._config.enrolment_endpoints, self._identity.directory
+            ) as channel:
+                stub: Any = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
+                await self._identity.enrol(token, stub)
         except UnauthenticatedError:
             # It will not get better by asking again, and asking locks it.
             self._refused_token = token.reveal()

@@ -19,23 +19,26 @@ import json
 import logging
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf import timestamp_pb2
 
 from guestagent import clock, keys
-from trove_grpc.client import call, open_enrolment_channel
+from trove_grpc.client import call
+from trove_grpc.errors import InvalidRequestError, UnavailableError
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import (
     enrolment_service_pb2,
-    enrolment_service_pb2_grpc,
     identity_service_pb2,
     identity_service_pb2_grpc,
 )
 from trove_grpc.redaction import Secret
-from trove_grpc.tls import IdentityDirectory, KeyMaterial, write_atomically
+from trove_grpc.tls import IdentityDirectory, KeyMaterial
+
+if TYPE_CHECKING:
+    from trove_grpc.gen.guest.v1.enrolment_service_pb2_grpc import EnrolmentServiceAsyncStub
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ _LATEST = 0.8
 _SPREAD = dt.timedelta(seconds=60)
 # The control plane's time is asked for again after so long, when we are refused.
 _FRESH_SECONDS = 60.0
+_NEXT_KEY = "renewal.pem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,7 @@ class GuestIdentity:
         self.me = me
         self._server_time: dt.datetime | None = None
         self._noted_at = 0.0  # since boot
+        self._picked: dict[str, str] = {}  # as in renewal.json
 
     def now(self) -> dt.datetime:
         """The control plane's time, as far as it told us: a guest's clock may be wrong, and jump.
@@ -90,6 +95,11 @@ class GuestIdentity:
     def clock_problem(self) -> str:
         """What is wrong with our clock, as far as we know; empty when it is right."""
         return clock.describe(self.now() - dt.datetime.now(dt.UTC))
+
+    @property
+    def problem(self) -> str:
+        """What a person should know of identity and clock; empty when all is well."""
+        return self.directory.problem or self.clock_problem
 
     @property
     def is_known(self) -> bool:
@@ -117,18 +127,19 @@ class GuestIdentity:
 
     def forget_token(self) -> None:
         """The identity works: token and enrolment keys are of no more use."""
-        self._token_file.unlink(missing_ok=True)
-        for path in self.directory.root.glob("enrol-*.pem"):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a spent token harms nobody
+            self._token_file.unlink(missing_ok=True)
+            for path in self.directory.root.glob("enrol-*.pem"):
+                path.unlink(missing_ok=True)
 
-    async def enrol(self, token: Secret, endpoints: Sequence[str]) -> None:
+    async def enrol(self, token: Secret, stub: EnrolmentServiceAsyncStub) -> None:
         """Turn the token into an identity.
 
         May be repeated with the same token after any failure but UnauthenticatedError, which
         says that this token will never do.
         """
         name = hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
-        key_pem, csr = await self._stored_request(self.directory.root / f"enrol-{name}.pem")
+        key_pem, csr = await self._stored_request(f"enrol-{name}.pem")
         request = enrolment_service_pb2.EnrolRequest(
             token=token.reveal(),
             csr_der=csr,
@@ -138,10 +149,7 @@ class GuestIdentity:
             agent_version=self.me.agent_version,
         )
         request.guest_time.GetCurrentTime()
-        channel = open_enrolment_channel(endpoints, self.directory)
-        async with channel:
-            stub = enrolment_service_pb2_grpc.EnrolmentServiceStub(channel)
-            response = await call(stub.Enrol, request, timeout=CALL_SECONDS)
+        response = await call(stub.Enrol, request, timeout=CALL_SECONDS)
         self._note(response)
         material = KeyMaterial(key_pem=key_pem, chain_pem=response.chain_pem)
         self.directory.install(material, response.bundle)
@@ -154,20 +162,31 @@ class GuestIdentity:
             self.forget_next_request()
             return
         key_pem, csr = await self.next_request()
-        response = await call(
-            stub.Renew,
-            identity_service_pb2.RenewRequest(csr_der=csr),
-            timeout=CALL_SECONDS,
-            retry=True,
-        )
+        try:
+            response = await call(
+                stub.Renew,
+                identity_service_pb2.RenewRequest(csr_der=csr),
+                timeout=CALL_SECONDS,
+                retry=True,
+            )
+        except InvalidRequestError as error:
+            self.forget_spent_key(error)
+            raise
         self.stage_next(response, key_pem)
 
     async def next_request(self) -> tuple[bytes, bytes]:
         """Key and request of the next certificate; the same ones until it has come."""
-        return await self._stored_request(self._next_key)
+        return await self._stored_request(_NEXT_KEY)
 
     def forget_next_request(self) -> None:
-        self._next_key.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a key that stays is found to be spent
+            (self.directory.root / _NEXT_KEY).unlink(missing_ok=True)
+
+    def forget_spent_key(self, error: InvalidRequestError) -> None:
+        """Where the next key has been certified for good, another one is the way on."""
+        if error.reason == "CSR_KEY_REUSED":
+            self.forget_next_request()
+            raise UnavailableError("the next key is spent; another will be made") from error
 
     def stage_next(
         self,
@@ -186,12 +205,14 @@ class GuestIdentity:
         await call(
             stub.Confirm, identity_service_pb2.ConfirmRequest(), timeout=CALL_SECONDS, retry=True
         )
+        # A crash after staging left the request: its key is this certificate's own.
+        self.forget_next_request()
         self.directory.promote()
         log.info("renewed; the certificate is now %s", self.directory.load().facts.serial)
 
     def discard_next(self) -> None:
         """A staged certificate that was refused: begin again with another key."""
-        (self.directory.root / "next").unlink(missing_ok=True)
+        self.directory.discard_next()
         self.forget_next_request()
 
     def pick_renewal(self, window: trust_pb2.RenewalWindow, *, slot: str = "current") -> None:
@@ -211,14 +232,15 @@ class GuestIdentity:
         at = first + (last - first) * random.random()  # noqa: S311  a spread, not a secret
         if at <= now:  # a window in the past means now, but not everybody in one second
             at = now + min(left * 0.1, _SPREAD) * random.random()  # noqa: S311
-        fields = {
+        self._picked = {
             "serial": serial,
             "window": label,
             "at": min(at, now + left * _LATEST).isoformat(),
         }
-        write_atomically(
-            self.directory.root / "renewal.json", json.dumps(fields).encode(), mode=0o600
-        )
+        try:
+            self.directory.store("renewal.json", json.dumps(self._picked).encode())
+        except UnavailableError as error:
+            log.warning("when to renew is remembered until a restart only: %s", error.message)
 
     def renew_in(self) -> float:
         """Seconds until the picked moment; not above 0 when it has come."""
@@ -238,24 +260,26 @@ class GuestIdentity:
         return serial, f"{window.start_time.ToJsonString()}/{window.end_time.ToJsonString()}"
 
     def _pick(self) -> dict[str, str]:
-        try:
-            return dict(json.loads((self.directory.root / "renewal.json").read_bytes()))
-        except (FileNotFoundError, ValueError):
-            return {}
+        if not self._picked:
+            with contextlib.suppress(OSError, ValueError):
+                self._picked = dict(
+                    json.loads((self.directory.root / "renewal.json").read_bytes())
+                )
+        return self._picked
 
-    async def _stored_request(self, path: Path) -> tuple[bytes, bytes]:
-        """The key kept in `path`, made if there is none, and its certificate request."""
+    async def _stored_request(self, name: str) -> tuple[bytes, bytes]:
+        """The key kept as `name`, made if there is none, and its certificate request.
+
+        Raises UnavailableError when the answer would find no room on disk.
+        """
         known = None
         with contextlib.suppress(FileNotFoundError):
-            known = path.read_bytes()
-        key_pem, csr_der = await keys.request(known)
+            known = (self.directory.root / name).read_bytes()
+        key_pem, csr_der = await keys.request(known or None)
         if not known:
-            write_atomically(path, key_pem, mode=0o600)
+            self.directory.store(name, key_pem)
+        self.directory.require_room()
         return key_pem, csr_der
-
-    @property
-    def _next_key(self) -> Path:
-        return self.directory.root / "renewal.pem"
 
     def _note(
         self,

@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from trove_grpc.errors import UnavailableError
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as session_pb2
 from trove_grpc.tls import write_atomically
 
@@ -71,14 +72,21 @@ class Journal:
         )
 
     def _write(self, entry: Entry) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fields = {
             "command_id": entry.command_id,
             "kind": entry.kind,
             "progress": entry.progress,
             "result": entry.result and base64.b64encode(entry.result.SerializeToString()).decode(),
         }
-        write_atomically(self._path(entry.command_id), json.dumps(fields).encode(), mode=0o600)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path(entry.command_id), json.dumps(fields).encode(), mode=0o600)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot write to the journal {self._directory}: {error.strerror}; see to the "
+                "guest's disk, then repeat the command",
+                reason="NOT_STORED",
+            ) from error
 
     def _prune(self) -> None:
         files = sorted(self._directory.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)

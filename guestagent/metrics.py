@@ -32,6 +32,10 @@ class AgentCollector(Collector):
         yield GaugeMetricFamily(
             "trove_agent_engine_healthy", "1 while the engine answers as it should"
         )
+        yield GaugeMetricFamily(
+            "trove_agent_identity_unstored",
+            "1 while keys, certificates or the trust bundle cannot be written to disk",
+        )
 
     def collect(self) -> Iterator[Metric]:
         if self._agent is None:
@@ -44,6 +48,7 @@ class AgentCollector(Collector):
             "trove_agent_engine_healthy": float(
                 observation.state == engine_pb2.ENGINE_STATE_HEALTHY
             ),
+            "trove_agent_identity_unstored": float(bool(self._agent.identity.directory.problem)),
         }
         for family in self.describe():
             family.add_sample(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guestagent.engines import EngineSpec
+from trove_grpc.errors import UnavailableError
 from trove_grpc.tls import write_atomically
 
 
@@ -42,6 +43,14 @@ class RecordFile:
         return Record(**fields)
 
     def store(self, record: Record) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Raises UnavailableError when the disk does not take it."""
         data = json.dumps(dataclasses.asdict(record)).encode()
-        write_atomically(self._path, data, mode=0o600)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self._path, data, mode=0o600)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot record in {self._path} what the engine is meant to be: "
+                f"{error.strerror}; see to the disk",
+                reason="NOT_STORED",
+            ) from error

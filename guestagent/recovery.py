@@ -24,7 +24,6 @@ from trove_grpc.errors import (
     InvalidRequestError,
     TroveError,
     UnauthenticatedError,
-    UnavailableError,
 )
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2 as pb
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2_grpc as rpc
@@ -95,10 +94,8 @@ class Recovery:
         try:
             response = await call(stub.Recover, request, timeout=CALL_SECONDS)
         except InvalidRequestError as error:
-            if error.reason == "CSR_KEY_REUSED":
-                # That key's certificate never came to us and has expired since.
-                identity.forget_next_request()
-                raise UnavailableError("the next key is spent; another will be made") from error
+            # That key's certificate never came to us and has expired since.
+            identity.forget_spent_key(error)
             raise
         if slot == "next":
             # The issuer knows no later one: it is ours for good, with its key.

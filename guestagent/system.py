@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import glob
 import json
 import os
 import signal
@@ -207,16 +208,23 @@ def _memory_file(data: bytes) -> Iterator[int]:
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Write beside, fsync, rename."""
+    """Write beside, fsync, rename; a full disk or a kill leaves nothing beside for long."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = draft.name.split(".")[-2]
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
+            draft.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)

@@ -4,18 +4,21 @@
     <root>/generations/<n>/      key.pem (0600), chain.pem (leaf, intermediate)
     <root>/current -> generations/<n>      what connections use
     <root>/next    -> generations/<n+1>    issued, not yet confirmed (guests)
+    <root>/previous                        what was current before; for people
 
 A symbolic link is swapped by rename(2), so a reader sees one whole generation or the other, and
-a crash between any two file operations leaves the old one in force.
+a crash between any two file operations leaves the old one in force. Making `next` current
+allocates nothing: a disk that has become full cannot prevent it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -62,6 +65,11 @@ class KeyMaterial:
         return x509.load_pem_x509_certificate(self.chain_pem)
 
 
+# What the answer to a request for an identity takes on disk, with a margin.
+_ROOM_BYTES = 32 * 1024
+# What write_atomically leaves when its process is killed; the number is the process's.
+_DRAFT = re.compile(r"\..+\.(?P<pid>\d+)\.tmp")
+
 # How long a listener's handshakes wait before its configuration changes (docs/adr/0023). What must
 # end meanwhile takes microseconds; the rest is for a machine that is very busy.
 SETTLE_SECONDS = 0.2
@@ -88,6 +96,8 @@ class IdentityDirectory:
         self.root = root
         self._cached: tuple[str, KeyMaterial] | None = None
         self._cached_bundle: tuple[tuple[int, int], trust_pb2.TrustBundle] | None = None
+        # Why the last attempt to store something failed; empty once one succeeded.
+        self.problem = ""
 
     def exists(self, slot: str = "current") -> bool:
         return (self.root / slot / "chain.pem").exists()
@@ -134,31 +144,64 @@ class IdentityDirectory:
         with contextlib.suppress(UnavailableError):
             if self.bundle().version >= bundle.version:
                 return False
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(self.root / "bundle.pb", bundle.SerializeToString(), mode=0o644)
+        self.store("bundle.pb", bundle.SerializeToString(), mode=0o644)
         return True
 
+    def store(self, name: str, data: bytes, *, mode: int = 0o600) -> None:
+        """Create or replace a file beside the generations; raises UnavailableError."""
+        with self._storing():
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_atomically(self.root / name, data, mode=mode)
+
+    def require_room(self) -> None:
+        """Raise UnavailableError unless a new identity finds room.
+
+        Before it is asked for: an answer that cannot be stored may not be given a second time.
+        """
+        self.store(".room", bytes(_ROOM_BYTES))
+        with self._storing():
+            (self.root / ".room").unlink()
+
     def stage(self, material: KeyMaterial) -> None:
-        """Write a new generation as `next`; `current` stays in force until `promote`."""
+        """Write a new generation as `next`; `current` stays in force until `promote`.
+
+        Raises UnavailableError when it cannot be stored; nothing of it stays then.
+        """
         generations = self.root / "generations"
-        generations.mkdir(mode=0o700, parents=True, exist_ok=True)
-        numbers = [int(path.name) for path in generations.iterdir() if path.name.isdigit()]
-        folder = generations / str(max(numbers, default=0) + 1)
-        folder.mkdir(mode=0o700)
-        write_atomically(folder / "key.pem", material.key_pem, mode=0o600)
-        write_atomically(folder / "chain.pem", material.chain_pem, mode=0o644)
-        _swap_link(self.root / "next", f"generations/{folder.name}")
+        with self._storing():
+            try:
+                generations.mkdir(mode=0o700, parents=True, exist_ok=True)
+                numbers = [int(path.name) for path in generations.iterdir() if path.name.isdigit()]
+                folder = generations / str(max(numbers, default=0) + 1)
+                folder.mkdir(mode=0o700)
+                _sync_directory(generations)
+                write_atomically(folder / "key.pem", material.key_pem, mode=0o600)
+                write_atomically(folder / "chain.pem", material.chain_pem, mode=0o644)
+                _swap_link(self.root / "next", f"generations/{folder.name}")
+            except OSError:
+                self.tidy()
+                raise
 
     def promote(self) -> None:
-        """Make `next` current; the generation before it is kept as `previous`, older ones go."""
-        following = str((self.root / "next").readlink())
-        with contextlib.suppress(FileNotFoundError):
-            present = str((self.root / "current").readlink())
-            if present != following:
-                _swap_link(self.root / "previous", present)
-        _swap_link(self.root / "current", following)
-        (self.root / "next").unlink(missing_ok=True)
-        self._prune()
+        """Make `next` current; the generation before it is kept as `previous`, older ones go.
+
+        Raises UnavailableError when that fails; what was in force then still is.
+        """
+        with self._storing():
+            following = str((self.root / "next").readlink())
+            with contextlib.suppress(OSError):  # nobody depends on `previous`
+                present = str((self.root / "current").readlink())
+                if present != following:
+                    _swap_link(self.root / "previous", present)
+            (self.root / "next").rename(self.root / "current")
+            _sync_directory(self.root)
+        self.tidy()
+
+    def discard_next(self) -> None:
+        """Give up a staged generation."""
+        with self._storing():
+            (self.root / "next").unlink(missing_ok=True)
+        self.tidy()
 
     def install(self, material: KeyMaterial, bundle: trust_pb2.TrustBundle) -> None:
         """Stage and promote at once: a first identity, or one that needs no confirmation."""
@@ -166,14 +209,30 @@ class IdentityDirectory:
         self.stage(material)
         self.promote()
 
-    def _prune(self) -> None:
-        kept = set()
-        for slot in ("current", "next", "previous"):
-            with contextlib.suppress(FileNotFoundError):
-                kept.add((self.root / slot).readlink().name)
-        for folder in (self.root / "generations").iterdir():
-            if folder.name not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+    def tidy(self) -> None:
+        """Remove what killed writers left, as far as possible: drafts, generations unnamed."""
+        remove_drafts(self.root)
+        with contextlib.suppress(OSError):
+            (self.root / ".room").unlink(missing_ok=True)
+            kept = set()
+            for slot in ("current", "next", "previous"):
+                with contextlib.suppress(FileNotFoundError):
+                    kept.add((self.root / slot).readlink().name)
+            for folder in (self.root / "generations").iterdir():
+                if folder.name not in kept:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problem = (
+                f"the identity in {self.root} cannot be stored: {error.strerror}; "
+                "see to the disk, what is in force still works"
+            )
+            raise UnavailableError(self.problem, reason="NOT_STORED") from error
+        self.problem = ""
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
@@ -194,11 +253,27 @@ def write_atomically(path: Path, data: bytes, *, mode: int) -> None:
     _sync_directory(path.parent)
 
 
+def remove_drafts(directory: Path) -> None:
+    """Remove the drafts of processes that are gone, as far as possible."""
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            found = _DRAFT.fullmatch(path.name)
+            # A draft of our own number is an earlier process's: we write one at a time.
+            if found and (
+                int(found["pid"]) == os.getpid() or not Path("/proc", found["pid"]).exists()
+            ):
+                path.unlink(missing_ok=True)
+
+
 def _swap_link(link: Path, target: str) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
-    temporary.rename(link)
+    try:
+        temporary.rename(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_directory(link.parent)
 
 
