@@ -152,13 +152,15 @@ def build_enrolment_server(
     return Server(server, _listen(server, listen, credentials))
 
 
-def build_local_server(socket: Path, *, register: Register) -> Server:
+def build_local_server(
+    socket: Path, *, register: Register, refused: Refused | None = None
+) -> Server:
     """A UNIX socket whose callers are Role.LOCAL: the directory's permissions say who they are.
 
     The caller makes that directory private before. A dead process's socket file is replaced.
     """
     socket.unlink(missing_ok=True)
-    server = aio.server(interceptors=[Interceptor(*guards(Authenticator(trust_pb2.TrustBundle)))])
+    server = aio.server(interceptors=[Interceptor(*guards(Authenticator(trust_pb2.TrustBundle), refused=refused))])
     register(server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -41,6 +41,7 @@ class Refusal:
     """A token that gave nothing. `why` is for the audit; the caller hears one answer."""
 
     why: str
+    token_id: str = field(default="", compare=False)
 
 
 class Guests:
@@ -74,13 +75,15 @@ class Guests:
             outcome = self._redeem(session, row, instance_id, public_key, now)
         if isinstance(outcome, Refusal):
             tokens.count_failure(session, shown.lookup)
-            action, detail = "refuse-token", {"why": outcome.why}
-        else:
-            action, detail = "enrol-guest", {"serial": outcome.serial}
-        if row is not None:
-            detail["token"] = row.token_id
+            return Refusal(outcome.why, "" if row is None else row.token_id)
+        assert row is not None  # noqa: S101  what is unknown was refused
         audit.append(
-            session, now=now, actor=actor, action=action, subject=instance_id, detail=detail
+            session,
+            now=now,
+            actor=actor,
+            action="enrol-guest",
+            subject=instance_id,
+            detail={"serial": outcome.serial, "token": row.token_id},
         )
         return outcome
 

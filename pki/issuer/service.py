@@ -16,9 +16,10 @@ from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
 from pki.issuer.limits import FailureLimiter
 from pki.issuer.nonces import Nonces
+from pki.issuer.refusals import Refusals
 from pki.issuer.services import Services
 from pki.metrics import ENROLMENTS
-from pki.store import Store, audit, authorities, certificates, denials
+from pki.store import Store, authorities, certificates, denials
 from trove_grpc import context, metrics
 from trove_grpc.errors import (
     InvalidRequestError,
@@ -57,11 +58,13 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         signers: Authorities,
         config: Config,
         *,
+        refusals: Refusals,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._store = store
         self._config = config
         self._now = now
+        self._refusals = refusals
         self._guests = Guests(signers, config)
         self._recovery = recovery.Recovery(self._guests, config)
         self._nonces = Nonces(config.nonce_lifetime.total_seconds())
@@ -95,6 +98,14 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             self._failures.count(peer)
             metrics.RPC_REFUSED.labels("TOKEN_REFUSED").inc()
             ENROLMENTS.labels("refused").inc()
+            self._refusals.note(
+                "refuse-token",
+                outcome.why,
+                actor=peer or "unknown address",
+                subject=instance_id,
+                detail={"token": outcome.token_id} if outcome.token_id else {},
+            )
+            await self._refusals.flush()
             # The one answer: which of the reasons it was stands in the audit alone.
             raise UnauthenticatedError(
                 "enrolment token refused; ask for a new one", reason="TOKEN_REFUSED"
@@ -144,7 +155,7 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             raise
         except TroveError as error:
             self._failures.count(peer)
-            await self._write_refusal("refuse-recovery", error, actor, shown.instance_id, now)
+            await self._write_refusal("refuse-recovery", error, peer, shown.instance_id)
             raise
         return pb.RecoverGuestResponse(
             recovery=enrolment_service_pb2.RecoverResponse(
@@ -407,28 +418,20 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         except TroveError as error:
             if error.reason not in _SUSPICIOUS:
                 raise
-            subject, actor, now = error.subject, _actor(), self._now()
+            subject, actor = error.subject, _actor()
             # One guest that insists must not fill the audit: beyond the limit it is only refused.
             self._failures.check(subject)
             self._failures.count(subject)
-            await self._write_refusal("refuse-certificate", error, actor, subject, now)
+            await self._write_refusal("refuse-certificate", error, actor, subject)
             raise
 
     async def _write_refusal(
-        self, action: str, error: TroveError, actor: str, subject: str, now: dt.datetime
+        self, action: str, error: TroveError, actor: str, subject: str
     ) -> None:
         metrics.RPC_REFUSED.labels(error.reason).inc()
         log.warning("%s: %s: %s", action, error.reason, error)
-        await self._store.run(
-            lambda session: audit.append(
-                session,
-                now=now,
-                actor=actor,
-                action=action,
-                subject=subject,
-                detail={"why": error.reason},
-            )
-        )
+        self._refusals.note(action, error.reason, actor=actor, subject=subject)
+        await self._refusals.flush()
 
 
 def _caller() -> Any:

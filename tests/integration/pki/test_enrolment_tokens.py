@@ -194,17 +194,6 @@ def test_database_holds_no_token_in_the_clear(desk: Desk) -> None:
     assert not any(secret in line or token.lookup in line for line in audit)
 
 
-def test_each_refusal_is_in_the_audit_with_its_reason(desk: Desk) -> None:
-    instance_id = desk.register()
-    desk.enrol(None, instance_id)
-    last = desk.store.run_now(
-        lambda s: s.scalars(sa.select(AuditRecord).order_by(AuditRecord.sequence.desc())).first()
-    )
-    assert last is not None
-    assert (last.action, last.subject) == ("refuse-token", instance_id)
-    assert "unknown" in last.detail
-
-
 def test_statement_that_takes_a_token_succeeds_once_even_when_nothing_else_guards_it(
     desk: Desk,
 ) -> None:
