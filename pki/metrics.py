@@ -11,3 +11,9 @@ SIGHTINGS_IGNORED = Counter(
     "trove_issuer_sightings_ignored_total", "Guests a gateway reported that nobody registered"
 )
 QUARANTINES = Counter("trove_pki_quarantines_total", "Instances put in quarantine")
+AUDIT_CHAIN_OK = Gauge(
+    "trove_pki_audit_chain_ok", "1 while the audit agrees with itself and its checkpoints"
+)
+BREAKGLASS_ALIVE = Gauge(
+    "trove_pki_breakglass_alive", "Break-glass certificates that are good now"
+)

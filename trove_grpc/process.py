@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from trove_grpc.errors import TroveError
 
@@ -24,8 +24,13 @@ def harden() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:
-    """Run `serve` until SIGINT or SIGTERM sets its event; return the exit status."""
+def run(
+    serve: Callable[[asyncio.Event], Awaitable[None]], *, statuses: Mapping[str, int] | None = None
+) -> int:
+    """Run `serve` until SIGINT or SIGTERM sets its event; return the exit status.
+
+    `statuses` are those of errors by their reason; any other one is 1.
+    """
 
     async def main() -> int:
         stop = asyncio.Event()
@@ -36,9 +41,10 @@ def run(serve: Callable[[asyncio.Event], Awaitable[None]]) -> int:
         try:
             await serve(stop)
         except* TroveError as group:
-            for error in _leaves(group):
+            found = _leaves(group)
+            for error in found:
                 log.critical("%s", error)
-            status = 1
+            status = max((statuses or {}).get(error.reason, 1) for error in found)
         return status
 
     return asyncio.run(main())

@@ -85,6 +85,7 @@ def build_internal_server(
     register: Register,
     services: Collection[str],
     denials: Denials | None = None,
+    refused: Refused | None = None,
     options: Options = (),
 ) -> Server:
     """Mutual TLS for services and operators, with grpc.health and, for operators, reflection.
@@ -92,7 +93,7 @@ def build_internal_server(
     `listen` is "address:port" (port 0: any); `services` are full service names for reflection.
     Raises UnavailableError when the port cannot be had or there is no identity.
     """
-    server = _aio_server(identity, denials, (*INTERNAL_OPTIONS, *options))
+    server = _aio_server(identity, denials, (*INTERNAL_OPTIONS, *options), refused)
     register(server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

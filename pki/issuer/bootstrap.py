@@ -15,6 +15,8 @@ from sqlalchemy.orm import Session
 from pki import profiles
 from pki.authority import Authorities, Signer
 from pki.custody import Custody, CustodyError
+from pki.issuer import seal
+from pki.issuer.checkpoints import CheckpointFile
 from pki.issuer.config import Config
 from pki.models import Authority
 from pki.requests import new_key
@@ -27,7 +29,11 @@ _FIRST = 1
 def initialise(
     session: Session, custody: Custody, config: Config, now: dt.datetime
 ) -> list[Authority]:
-    """Create what is missing of the six authorities; returns the new ones."""
+    """Create what is missing of the six authorities; returns the new ones.
+
+    Raises SealedError where a PKI was in use already, and only its database is gone.
+    """
+    seal.refuse_second_beginning(session, custody, CheckpointFile(config.checkpoints_path))
     authorities.ensure_domain(session, config.trust_domain, now)
     known = {row.kind for row in authorities.list_all(session) if row.state == authorities.ACTIVE}
     created = []

@@ -59,6 +59,12 @@ class Config:
     renewals_per_hour: int = 6  # for each instance; raised by itself where lives are short
     recovery_grace: dt.timedelta = 30 * _DAY  # an expired guest may come back for so long
     nonce_lifetime: dt.timedelta = _MINUTE  # from GetNonce to Recover
+    # Signed statements about the audit, for the day the database is lost or rolled back: put it
+    # where neither happens with the database. Default: "audit-checkpoints.jsonl" beside custody.
+    checkpoint_file: Path | None = None
+    checkpoint_rows: int = 1000  # a checkpoint at the latest after so many records
+    checkpoint_interval: dt.timedelta = 5 * _MINUTE  # and so long after the last one, if there are
+    audit_verify_interval: dt.timedelta = _DAY  # the whole chain is recomputed so often
     denial_poll: dt.timedelta = dt.timedelta(seconds=1)  # other issuers on this database
     watch_interval: dt.timedelta = dt.timedelta(seconds=3)  # sign of life to those who watch
     watchers_limit: int = 256  # gateways and services that may watch at once
@@ -105,6 +111,12 @@ class Config:
             raise InvalidRequestError(
                 f'custody = "{BARBICAN}" needs a table [barbican] that says where it is'
             )
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """Where checkpoints are exported to."""
+        beside = self.custody_directory.absolute().parent / "audit-checkpoints.jsonl"
+        return self.checkpoint_file or beside
 
     @property
     def certificates_per_hour(self) -> int:

@@ -12,8 +12,10 @@ from grpc import aio
 from pki import renewal
 from pki.custody import check_directory
 from pki.issuer import bootstrap, inventory
+from pki.issuer.audit_service import AuditServicer
 from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
+from pki.issuer.diary import Diary
 from pki.issuer.directives import directives
 from pki.issuer.news import News
 from pki.issuer.service import IssuerServicer
@@ -23,6 +25,8 @@ from pki.requests import key_pem, new_key
 from pki.store import Store, authorities
 from trove_grpc import metrics, readiness
 from trove_grpc.errors import TroveError
+from trove_grpc.gen.issuer.v1 import audit_service_pb2 as audit_pb
+from trove_grpc.gen.issuer.v1 import audit_service_pb2_grpc as audit_rpc
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
 from trove_grpc.gen.issuer.v1 import watch_service_pb2 as watch_pb
@@ -36,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _SERVICES = [
     service.full_name
-    for descriptor in (pb.DESCRIPTOR, watch_pb.DESCRIPTOR)
+    for descriptor in (pb.DESCRIPTOR, watch_pb.DESCRIPTOR, audit_pb.DESCRIPTOR)
     for service in descriptor.services_by_name.values()
 ]
 _GRACE = 5.0
@@ -62,29 +66,35 @@ async def _serve(
 ) -> None:
     await asyncio.to_thread(store.migrate)
     custody = open_custody(config)
+    diary = Diary(store, custody, config)
+    await asyncio.to_thread(diary.open)
     signers = await store.run(lambda session: bootstrap.load(session, custody))
     keeper = OwnIdentity(store, Services(signers, config), config)
     await keeper.refresh()
     news = News(store, directives, poll=config.denial_poll.total_seconds())
     await news.refresh()
 
-    servicer = IssuerServicer(store, signers, config)
+    servicer = IssuerServicer(store, signers, config, refusals=diary.refusals)
     watching = WatchServicer(store, news, config)
 
     def register(server: aio.Server) -> None:
         rpc.add_IssuerServiceServicer_to_server(servicer, server)
         watch_rpc.add_WatchServiceServicer_to_server(watching, server)
+        audit_rpc.add_AuditServiceServicer_to_server(AuditServicer(store, diary), server)
 
     config.operator_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # On that socket nobody is asked for a certificate: its directory is the lock.
     check_directory(config.operator_socket.parent)
-    local = build_local_server(config.operator_socket, register=register)
+    local = build_local_server(
+        config.operator_socket, register=register, refused=diary.refusals.refused
+    )
     internal = build_internal_server(
         config.listen,
         identity=keeper.identity,
         register=register,
         services=_SERVICES,
         denials=news.refused,
+        refused=diary.refusals.refused,
     )
     metrics.serve_metrics(config.metrics_listen)
     await local.start()
@@ -97,6 +107,7 @@ async def _serve(
             tasks.create_task(
                 readiness.follow([internal, local], store.check, stop), name="readiness"
             )
+            tasks.create_task(diary.follow(stop), name="diary")
             tasks.create_task(_upkeep(store, keeper, config, stop), name="upkeep")
     finally:
         await internal.stop(_GRACE)

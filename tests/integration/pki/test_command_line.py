@@ -144,7 +144,7 @@ def test_issuer_refuses_to_start_with_a_loose_key_and_says_which(
     with pytest.raises(AssertionError, match=r"service-g1\.key is open to others"):
         installation.start()
     assert installation.process is not None
-    assert installation.process.wait(20) == 1
+    assert installation.process.wait(20) == 7
 
 
 def test_issuer_before_init_says_what_to_run(installation: Installation) -> None:
