@@ -154,6 +154,13 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
     async def _refuse_clone(self, caller: Identity, hello: guest_pb2.Hello) -> None:
         """Refuse another boot of the instance while the older stream answers."""
         for rival in self._registry.of(caller.instance_id):
+            if rival.caller.tenant_id != caller.tenant_id:
+                # No clone: one of the two names is false, and the conductor has seen the rival's.
+                raise errors.PermissionDeniedError(
+                    f"instance {caller.instance_id} is not one of tenant {caller.tenant_id}",
+                    reason="TENANT_MISMATCH",
+                    subject=caller.uri,
+                )
             if rival.is_same_agent(hello) or not await self._answers(rival):
                 continue
             shared_metrics.CLONES_SUSPECTED.inc()

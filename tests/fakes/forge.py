@@ -145,18 +145,25 @@ class Forge:
             key_pem=_key_pem(key), chain_pem=certificate.public_bytes(serialization.Encoding.PEM)
         )
 
-    def below_a_leaf(self, leaf: Leaf, *, is_authority: bool, poses: bool = False) -> KeyMaterial:
+    def below_a_leaf(
+        self,
+        leaf: Leaf,
+        *,
+        is_authority: bool,
+        takes_key_id: bool = False,
+        takes_name: bool = False,
+    ) -> KeyMaterial:
         """A leaf signed by a guest's leaf, or by an authority made below the guests' own.
 
-        `poses`: that authority carries the name and the key identifier of the guests' own.
+        That authority may take the key identifier and the name of the guests' own.
         """
         guests = self.signers[trust_pb2.AUTHORITY_KIND_GUEST].certificate
         parent = self.sign(
             leaf.with_(
                 is_authority=is_authority,
                 usage=("key_cert_sign",) if is_authority else (),
-                issuer_subject=guests.subject if poses else None,
-                key_id=_key_id(guests) if poses else None,
+                issuer_subject=guests.subject if takes_name else None,
+                key_id=_key_id(guests) if takes_key_id else None,
             )
         )
         key = serialization.load_pem_private_key(parent.key_pem, None)

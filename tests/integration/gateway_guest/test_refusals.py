@@ -66,6 +66,18 @@ async def test_guest_with_another_tenants_name_is_refused_at_open(world):
     assert await refusal(world.stream(identity).open()) == (PERMISSION_DENIED, "TENANT_MISMATCH")
 
 
+async def test_a_false_tenant_casts_no_doubt_on_the_guest_that_is_there(world):
+    await world.start()
+    instance_id, _ = await world.guest()
+    _, identity = world.guest_identity(instance_id, tenant="tenant-b")
+    stranger = world.stream(identity, boot_id="boot-2")
+    assert await refusal(stranger.open()) == (PERMISSION_DENIED, "TENANT_MISMATCH")
+    command = pb2.Command(command_id="stop-1", stop=pb2.StopAction())
+    request = dispatch_pb2.SendCommandRequest(instance_id=instance_id, command=command)
+    with pytest.raises(errors.DeadlineError):  # sent, not refused as a clone's
+        await call(world.dispatch().SendCommand, request, timeout=0.3)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
