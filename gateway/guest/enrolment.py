@@ -1,8 +1,8 @@
 """EnrolmentService: guests without a good identity, passed on to the issuer.
 
 The gateway judges no token and no expired certificate. It only keeps floods from the issuer:
-bounded calls at once, and for each address a limit on failed attempts alone, since many honest
-guests may share an address. Per instance there is no limit here: whoever knows an id could
+bounded calls at once, of which one address gets half at most, and for each address a limit on
+failed attempts alone, since many honest guests may share an address. Per instance there is no limit here: whoever knows an id could
 exhaust it for the real guest; the issuer locks a token after wrong attempts.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,8 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         self._issuer = issuer
         self._feed = feed
         self._slots = asyncio.Semaphore(at_once)
+        self._share = max(1, at_once // 2)
+        self._in_progress: Counter[str] = Counter()
         self._failures = Allowance(per_second=failures_per_minute / 60, burst=failures_per_minute)
         self._timeout = timeout
 
@@ -112,8 +115,9 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
                 "too many failed enrolments from this address", retry_after=wait
             )
         self._feed.require_fresh()
-        if self._slots.locked():
+        if self._slots.locked() or self._in_progress[address] >= self._share:
             raise errors.OverloadedError("too many enrolments at once", retry_after=1.0)
+        self._in_progress[address] += 1
         try:
             yield
         except (
@@ -124,6 +128,10 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         ):
             self._failures.take(address)
             raise
+        finally:
+            self._in_progress[address] -= 1
+            if not self._in_progress[address]:
+                del self._in_progress[address]
 
 
 @contextlib.contextmanager

@@ -104,9 +104,7 @@ def test_a_certificate_of_another_trust_domain_is_none():
 @pytest.mark.parametrize("takes_name", [True, False])
 def test_an_authority_that_poses_as_ours_makes_none(takes_name):
     """It has our authority's key identifier, and its name; what it has not is the key."""
-    posing = FORGE.below_a_leaf(
-        GOOD, is_authority=True, takes_key_id=True, takes_name=takes_name
-    )
+    posing = FORGE.below_a_leaf(GOOD, is_authority=True, takes_key_id=True, takes_name=takes_name)
     assert refusal(posing.chain_pem) == "BAD_PROFILE"
 
 
