@@ -115,7 +115,7 @@ class Agent:
             self._heartbeat_changed.set()
         if settings.HasField("reconnect_window"):
             window = settings.reconnect_window.ToTimedelta().total_seconds()
-            self.connection.reconnect_window = window
+            self.connection.reconnect.window = window
         if settings.HasField("renewal_window"):
             self.connection.on_renewal_window(settings.renewal_window)
 

@@ -3,9 +3,8 @@
 Of several gateways one is chosen at random; when it does not answer, or has let us go, the next
 one's turn comes.
 
-After a session that worked, reconnect at a random moment within the window the gateway asked for;
-after an attempt that failed, wait 1.6 times longer, varied by half, at most two minutes. Nothing
-is ever given up: an outage of the control plane ends some day.
+When to dial next is said in guestagent/reconnect.py. Nothing is ever given up: an outage of the
+control plane ends some day.
 
 Renewal makes before it breaks: ask for the next certificate, open a second session with it,
 confirm it there, then let go of the first session.
@@ -24,6 +23,8 @@ from guestagent import clock
 from guestagent.config import Config
 from guestagent.identity import GuestIdentity
 from guestagent.outbox import Outbox
+from guestagent.reachability import is_listening
+from guestagent.reconnect import Reconnect
 from guestagent.recovery import Recovery
 from guestagent.session import Listener, Session
 from trove_grpc.client import PeerChannel, open_channel, open_enrolment_channel
@@ -45,27 +46,11 @@ from trove_grpc.redaction import Secret
 
 log = logging.getLogger(__name__)
 
-_BACKOFF_FACTOR = 1.6
+_NOBODY_LISTENS = "NOBODY_LISTENS"
 _TOKEN_POLL_SECONDS = 1.0
 _HANDOVER_SECONDS = 10.0
 # A failed renewal is tried again after a tenth of what is left, within these bounds.
 _RENEWAL_RETRY_SECONDS = (1.0, 600.0)
-
-
-class Backoff:
-    """Pauses that grow; reset by success."""
-
-    def __init__(self, first: float, limit: float) -> None:
-        self._first, self._limit = first, limit
-        self._pause = first
-
-    def reset(self) -> None:
-        self._pause = self._first
-
-    def next(self) -> float:
-        pause = min(self._pause, self._limit)
-        self._pause = min(self._pause * _BACKOFF_FACTOR, self._limit)
-        return pause * random.uniform(0.5, 1.5)  # noqa: S311  jitter
 
 
 class Connection:
@@ -93,11 +78,13 @@ class Connection:
         # The first one is in use or next.
         self._endpoints = deque(random.sample(config.guest_endpoints, len(config.guest_endpoints)))
         self._refused_token = ""
-        self._backoff = Backoff(
-            config.reconnect_backoff.total_seconds(),
-            config.reconnect_backoff_limit.total_seconds(),
+        self.reconnect = Reconnect(
+            window=config.reconnect_window.total_seconds(),
+            first_pause=config.reconnect_backoff.total_seconds(),
+            longest_pause=config.reconnect_backoff_limit.total_seconds(),
+            now=asyncio.get_running_loop().time,
         )
-        self.reconnect_window = config.reconnect_window.total_seconds()
+        self._said_away = False
         self._window_changed = asyncio.Event()
         self._clock_problem = ""  # as said last
         self._renew_after = 0.0  # loop time
@@ -129,20 +116,35 @@ class Connection:
                     return
                 session = await self._connect()
             except TroveError as error:
-                pause = max(self._backoff.next(), error.retry_after or 0.0)
-                log.warning(
-                    "no session: %s: %s; next try in %.1f s", error.reason, error.message, pause
-                )
-                await self._check_clock(error)
-                await self._pause(pause, stop)
+                await self._wait_after(error, stop)
                 continue
-            self._backoff.reset()
+            self.reconnect.session_opened()
+            self._said_away = False
             self._identity.forget_token()
             await self._live(session, stop)
             self._endpoints.rotate(-1)
             if not stop.is_set():
-                pause = self.reconnect_window * random.random()  # noqa: S311  a spread
-                await wait_or_timeout(stop, pause)
+                await wait_or_timeout(stop, self.reconnect.session_ended())
+
+    async def _wait_after(self, error: TroveError, stop: asyncio.Event) -> None:
+        """Say why there is no session, and let the time pass until the next try."""
+        is_away = error.reason == _NOBODY_LISTENS
+        if is_away:
+            pause = self.reconnect.nobody_listened()
+        else:
+            pause = self.reconnect.refused(error.retry_after or 0.0)
+        # While a gateway is away its agents dial often: one line tells it.
+        log.log(
+            logging.DEBUG if is_away and self._said_away else logging.WARNING,
+            "no session: %s: %s; next try in %.1f s",
+            error.reason,
+            error.message,
+            pause,
+        )
+        self._said_away = is_away
+        if not is_away:
+            await self._check_clock(error)
+        await self._pause(pause, stop)
 
     async def _ensure_identity(self, stop: asyncio.Event) -> None:
         """Enrol or recover unless there is a certificate that may still work.
@@ -174,7 +176,7 @@ class Connection:
                 return await self._connect_with_next()
             except TroveError as error:
                 log.warning("the next certificate is not accepted: %s", error.message)
-                if not is_valid:
+                if not is_valid or error.reason == _NOBODY_LISTENS:
                     raise
                 self._postpone_renewal()
         try:
@@ -254,16 +256,22 @@ class Connection:
 
         A successor opens where its predecessor is, so that the commands under way stay there.
         """
-        unanswered: TroveError | None = None
+        failed: list[TroveError] = []
         for _ in range(len(self._endpoints)):
             try:
                 return await self._open_at(self._endpoints[0], slot)
             except (UnavailableError, DeadlineError, OverloadedError) as error:
-                unanswered = error
+                failed.append(error)
                 self._endpoints.rotate(-1)
-        raise unanswered or UnavailableError("no gateway is configured")
+        # An answer says more than that another gateway is away.
+        failed.sort(key=lambda error: error.reason == _NOBODY_LISTENS)
+        raise failed[0] if failed else UnavailableError("no gateway is configured")
 
     async def _open_at(self, endpoint: str, slot: str) -> Session:
+        if not await is_listening(endpoint):
+            raise UnavailableError(
+                f"nothing listens at the gateway's {endpoint}", reason=_NOBODY_LISTENS
+            )
         channel = open_channel(
             [endpoint], self._identity.directory, server_role=Role.GATEWAY, slot=slot
         )
