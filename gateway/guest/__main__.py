@@ -34,6 +34,7 @@ from gateway.guest.registry import Registry
 from gateway.guest.session import Ending
 from gateway.guest.sightings import Reporter
 from gateway.guest.uplink import Uplink
+from gateway.guest.windows import announce_windows
 from pki.denials import DenialList
 from pki.feed import DenialFeed, Pace
 from pki.renewal import ServiceRenewer
@@ -182,6 +183,15 @@ async def serve(
                 group.create_task(refusals.run(halt), name="refusal-journal")
                 group.create_task(
                     ServiceRenewer(identity, issuer).run(halt), name="identity-renewal"
+                )
+                group.create_task(
+                    announce_windows(
+                        registry,
+                        sessions.reconnect_window,
+                        halt,
+                        interval=config.window_notices.total_seconds(),
+                    ),
+                    name="window-notices",
                 )
                 for server in (internal_server, enrolment_server, guest_server):
                     await server.start()

@@ -6,6 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
+from trove_grpc.errors import InvalidRequestError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -36,6 +38,11 @@ class Config:
     messages_per_second: int = 50  # per stream; above it we read more slowly, nothing is lost
     # Least; grows with the number of streams.
     reconnect_window: dt.timedelta = dt.timedelta(seconds=0.5)
+    # What the gateway and the conductor behind it admit in stride; sizes the window.
+    # Measured: docs/reference/fleet.md.
+    reconnects_per_second: float = 100.0
+    # How often guests are told of a window that has changed by a quarter.
+    window_notices: dt.timedelta = dt.timedelta(seconds=5)
     # In which the older stream of another boot must answer.
     clone_ping: dt.timedelta = dt.timedelta(seconds=3)
     # No destructive command after a refused clone.
@@ -77,3 +84,9 @@ class Config:
 
     # Leaving.
     drain_grace: dt.timedelta = dt.timedelta(seconds=5)  # from Goodbye to the end of every stream
+
+    def __post_init__(self) -> None:
+        if self.reconnects_per_second <= 0:
+            raise InvalidRequestError(
+                "reconnects_per_second must be above 0: it is what the gateway can admit"
+            )

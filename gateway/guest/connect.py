@@ -34,8 +34,6 @@ log = logging.getLogger(__name__)
 
 _MAX_TEXT = 256
 _KILLED = frozenset({"CERTIFICATE_DENIED", "CERTIFICATE_EXPIRED"})
-# How many reconnects a second the gateway takes in stride (design: performance §1).
-_RECONNECTS_PER_SECOND = 300
 
 
 class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
@@ -221,7 +219,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         """Time over which all guests of this gateway should spread a reconnect."""
         seconds = max(
             self._config.reconnect_window.total_seconds(),
-            len(self._registry) / _RECONNECTS_PER_SECOND,
+            len(self._registry) / self._config.reconnects_per_second,
         )
         window = duration_pb2.Duration()
         window.FromMilliseconds(int(seconds * 1000))

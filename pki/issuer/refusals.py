@@ -90,10 +90,10 @@ class Refusals:
         if not isinstance(error, _REFUSALS):
             return
         is_forbidden = isinstance(error, PermissionDeniedError)
-        speaks_for_guests = caller is not None and caller.role is Role.GATEWAY
-        # What a guest is refused through a gateway the handlers write down themselves.
-        if speaks_for_guests and not is_forbidden and error.subject != caller.uri:
-            return
+        if caller is not None and caller.role is Role.GATEWAY and not is_forbidden:  # noqa: SIM102
+            # What a guest is refused through a gateway the handlers write down themselves.
+            if error.subject != caller.uri:
+                return
         address = peer.rpartition(":")[0]  # without the port, which is another each time
         self.note(
             "refuse-call",

@@ -452,3 +452,22 @@ async def test_guest_that_sends_too_fast_is_read_slowly_and_loses_nothing(world)
     for number in range(60):
         assert (await guest.expect("acknowledgement")).id == f"change-{number}"
     assert asyncio.get_running_loop().time() - began > 1.5
+
+
+async def test_window_to_come_back_in_grows_with_the_guests_and_all_are_told(world):
+    await world.start(
+        reconnects_per_second=1.0, reconnect_window=seconds(0.5), window_notices=seconds(0.05)
+    )
+    _, first = await world.guest()
+    assert first.welcomed.settings.reconnect_window.ToTimedelta() == seconds(1)
+    _, second = await world.guest()
+    assert second.welcomed.settings.reconnect_window.ToTimedelta() == seconds(2)
+    while (await first.expect("settings")).reconnect_window.ToTimedelta() != seconds(2):
+        pass
+    assert not first.received[-1].settings.HasField("heartbeat_interval")
+
+
+async def test_window_has_a_least_length(world):
+    await world.start(reconnects_per_second=1000.0, reconnect_window=seconds(3))
+    _, guest = await world.guest()
+    assert guest.welcomed.settings.reconnect_window.ToTimedelta() == seconds(3)
