@@ -5,7 +5,7 @@
 | CUSTODY_UNREACHABLE | UnavailableError | no connection to Keystone or Barbican |
 | CUSTODY_TIMEOUT | DeadlineError | no answer in time; it may have happened |
 | CUSTODY_TLS | CustodyError | the server's certificate is not trusted |
-| CUSTODY_UNAUTHENTICATED | UnauthenticatedError | 401: the application credential is not taken |
+| CUSTODY_UNAUTHENTICATED | UnauthenticatedError | the application credential is not taken: 401 |
 | CUSTODY_FORBIDDEN | PermissionDeniedError | 403: signed in, and not allowed |
 | CUSTODY_GONE | NotFoundError | 404: it was listed a moment ago |
 | CUSTODY_CONFLICT | ConflictError | 409 |
@@ -70,8 +70,13 @@ class Explained(AbstractContextManager[None]):
     def _explain(self, error: BaseException) -> TroveError | None:
         region = self._settings.region
         match error:
+            case barbican.HTTPAuthError():  # its constructor forgets the status
+                return self._by_status(http.HTTPStatus.UNAUTHORIZED, "Barbican")
             case barbican.HTTPError():
-                return self._by_status(int(error.status_code or 0), "Barbican")
+                return self._by_status(int(error.status_code), "Barbican")
+            case keystone.NotFound():
+                # What Keystone answers to an application credential that was deleted.
+                return self._by_status(http.HTTPStatus.UNAUTHORIZED, "Keystone")
             case keystone.HttpError():
                 return self._by_status(error.http_status, "Keystone")
             case keystone.ConnectTimeout():
@@ -113,13 +118,13 @@ class Explained(AbstractContextManager[None]):
         return None
 
     def _by_status(self, status: int, who: str) -> TroveError:
-        said = f"{self._cannot}: {who} answered {status}"
+        said = f"{self._cannot}: {who} answered {status:d}"
         match status:
             case http.HTTPStatus.UNAUTHORIZED:
                 self._forget()
                 return UnauthenticatedError(
                     f"{said}: the credential in {self._settings.credential_file} is not taken "
-                    "(revoked, expired, or its user was disabled); put a new one there",
+                    "(deleted, expired, or its user was disabled); put a new one there",
                     reason="CUSTODY_UNAUTHENTICATED",
                 )
             case http.HTTPStatus.FORBIDDEN:
