@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pki.requests import new_request
 from trove_grpc.client import call, open_local_channel
+from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
 from trove_grpc.identity import Role
@@ -50,3 +51,15 @@ async def issue_operator(
             retry=True,
         )
     identity.install(KeyMaterial(key_pem=key, chain_pem=response.chain_pem), response.bundle)
+
+
+async def fetch_bundle(socket: Path) -> trust_pb2.TrustBundle:
+    """The trust bundle in force."""
+    async with open_local_channel(socket) as channel:
+        response: pb.GetTrustBundleResponse = await call(
+            rpc.IssuerServiceStub(channel).GetTrustBundle,
+            pb.GetTrustBundleRequest(),
+            timeout=_TIMEOUT,
+            retry=True,
+        )
+    return response.bundle

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from pki.enrolment import enrol_service, issue_operator
+from pki.enrolment import enrol_service, fetch_bundle, issue_operator
 from trove_grpc.errors import TroveError
-from trove_grpc.identity import Role
+from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.identity import Role, identify
 from trove_grpc.tls import IdentityDirectory
 from trovectl import layout
 from trovectl.children import OURSELVES, Account
@@ -53,13 +54,35 @@ async def ensure_service(
 
 
 async def ensure_operator(socket: Path, path: Path, *, name: str = "trovectl") -> bool:
-    """Keep our own certificate, with which readiness and status are asked."""
-    if fraction_left(IdentityDirectory(path), dt.datetime.now(dt.UTC)) > _OPERATOR_LEAST_LEFT:
-        return False
+    """Keep our own certificate and bundle, with which readiness and status are asked.
+
+    A rotation of the operators' authority replaces the certificate at once: the old generation
+    is retired when nothing it signed is alive.
+    """
+    identity = IdentityDirectory(path)
+    if fraction_left(identity, dt.datetime.now(dt.UTC)) > _OPERATOR_LEAST_LEFT:
+        bundle = await fetch_bundle(socket)
+        identity.store_bundle(bundle)
+        if is_of_active_generation(identity.load().chain_pem, bundle):
+            return False
     fresh = _fresh(path)
     await issue_operator(socket, name, IdentityDirectory(fresh))
     _put(fresh, path, OURSELVES)
     return True
+
+
+def is_of_active_generation(chain_pem: bytes, bundle: trust_pb2.TrustBundle) -> bool:
+    """Whether the operators' authority that signs now signed this leaf."""
+    try:
+        signed_by = identify(chain_pem, bundle).generation
+    except TroveError:  # its authority has left the bundle
+        return False
+    return any(
+        authority.kind == trust_pb2.AUTHORITY_KIND_OPERATOR
+        and authority.state == trust_pb2.AUTHORITY_STATE_ACTIVE
+        and authority.generation == signed_by
+        for authority in bundle.authorities
+    )
 
 
 def _fresh(path: Path) -> Path:
