@@ -218,7 +218,7 @@ async def drill(plane: Installation, *, agents: int, full: list[str], looks: int
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         async with asyncio.TaskGroup() as group:
             fleet = [
-                FleetAgent(_config(control, Path(folder), name, tenant, token), FakeEngine())
+                FleetAgent(agent_config(control, Path(folder), name, tenant, token), FakeEngine())
                 for name, (tenant, token) in registered.items()
             ]
             began = loop.time()
@@ -254,7 +254,9 @@ async def drill(plane: Installation, *, agents: int, full: list[str], looks: int
     return report
 
 
-def _config(control: ControlPlane, folder: Path, name: str, tenant: str, token: str) -> Config:
+def agent_config(
+    control: ControlPlane, folder: Path, name: str, tenant: str, token: str
+) -> Config:
     home = folder / name
     IdentityDirectory(home / "identity").root.mkdir(parents=True)
     (home / "identity" / "bundle.pb").write_bytes(control.bundle)
