@@ -43,9 +43,15 @@ def fraction_left(identity: IdentityDirectory, now: dt.datetime) -> float:
 async def ensure_service(
     socket: Path, role: Role, path: Path, *, account: Account = OURSELVES, host: str = HOST
 ) -> bool:
-    """Enrol a service unless it has a certificate with life left; True when it was enrolled."""
-    if fraction_left(IdentityDirectory(path), dt.datetime.now(dt.UTC)) > _LEAST_LEFT:
-        return False
+    """Enrol a service unless it has a certificate with life left; True when it was enrolled.
+
+    One that was down for a whole rotation cannot renew by itself: nobody trusts who signed it.
+    """
+    identity = IdentityDirectory(path)
+    if fraction_left(identity, dt.datetime.now(dt.UTC)) > _LEAST_LEFT:
+        bundle = await fetch_bundle(socket)
+        if signing_generation(identity.load().chain_pem, bundle) is not None:
+            return False
     fresh = _fresh(path)
     await enrol_service(socket, role, host, IdentityDirectory(fresh))
     _put(fresh, path, account)
@@ -71,18 +77,23 @@ async def ensure_operator(socket: Path, path: Path, *, name: str = "trovectl") -
     return True
 
 
+def signing_generation(chain_pem: bytes, bundle: trust_pb2.TrustBundle) -> int | None:
+    """The generation that signed this leaf; None when it is trusted no more."""
+    try:
+        return identify(chain_pem, bundle).generation
+    except TroveError:
+        return None
+
+
 def is_of_active_generation(chain_pem: bytes, bundle: trust_pb2.TrustBundle) -> bool:
     """Whether the operators' authority that signs now signed this leaf."""
-    try:
-        signed_by = identify(chain_pem, bundle).generation
-    except TroveError:  # its authority has left the bundle
-        return False
-    return any(
-        authority.kind == trust_pb2.AUTHORITY_KIND_OPERATOR
-        and authority.state == trust_pb2.AUTHORITY_STATE_ACTIVE
-        and authority.generation == signed_by
+    active = {
+        authority.generation
         for authority in bundle.authorities
-    )
+        if authority.kind == trust_pb2.AUTHORITY_KIND_OPERATOR
+        and authority.state == trust_pb2.AUTHORITY_STATE_ACTIVE
+    }
+    return signing_generation(chain_pem, bundle) in active
 
 
 def _fresh(path: Path) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.certificates import TestAuthority
 from trove_grpc.gen.common.v1 import trust_pb2
-from trovectl.identities import is_of_active_generation
+from trovectl.identities import is_of_active_generation, signing_generation
 
 
 @pytest.fixture
@@ -46,3 +46,10 @@ def test_one_whose_authority_has_left_the_bundle_is_replaced(chain):
     leaf, bundle = chain
     bundle.authorities.remove(operators(bundle))
     assert not is_of_active_generation(leaf, bundle)
+
+
+def test_what_signed_a_leaf_is_known_while_it_is_trusted(chain):
+    leaf, bundle = chain
+    assert signing_generation(leaf, bundle) == 1
+    bundle.authorities.remove(operators(bundle))
+    assert signing_generation(leaf, bundle) is None
