@@ -161,7 +161,9 @@ def build_local_server(
     The caller makes that directory private before. A dead process's socket file is replaced.
     """
     socket.unlink(missing_ok=True)
-    server = aio.server(interceptors=[Interceptor(*guards(Authenticator(trust_pb2.TrustBundle), refused=refused))])
+    server = aio.server(
+        interceptors=[Interceptor(*guards(Authenticator(trust_pb2.TrustBundle), refused=refused))]
+    )
     register(server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)

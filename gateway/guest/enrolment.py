@@ -2,8 +2,9 @@
 
 The gateway judges no token and no expired certificate. It only keeps floods from the issuer:
 bounded calls at once, of which one address gets half at most, and for each address a limit on
-failed attempts alone, since many honest guests may share an address. Per instance there is no limit here: whoever knows an id could
-exhaust it for the real guest; the issuer locks a token after wrong attempts.
+failed attempts alone, since many honest guests may share an address. Per instance there is no
+limit here: whoever knows an id could exhaust it for the real guest; the issuer locks a token
+after wrong attempts.
 """
 
 from __future__ import annotations

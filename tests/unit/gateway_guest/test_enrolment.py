@@ -28,13 +28,13 @@ class SlowIssuer:
 
     def __init__(self) -> None:
         self.lets = asyncio.Event()
-        self.asked = 0
+        self.asked = asyncio.Semaphore(0)
 
     def stub(self, _stub: object) -> SlowIssuer:
         return self
 
     async def GetRecoveryNonce(self, _request, **_options):
-        self.asked += 1
+        self.asked.release()
         await self.lets.wait()
         return issuer_pb2.GetRecoveryNonceResponse()
 
@@ -57,8 +57,8 @@ async def test_one_address_never_takes_the_places_of_all():
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
             group.create_task(service.GetNonce(request, Peer("192.0.2.1")))
-        while issuer.asked < 2:
-            await asyncio.sleep(0)
+        for _ in range(2):
+            await issuer.asked.acquire()
         with pytest.raises(errors.OverloadedError):
             await service.GetNonce(request, Peer("192.0.2.1"))
         other = group.create_task(service.GetNonce(request, Peer("192.0.2.2")))
