@@ -119,6 +119,7 @@ class Rotation(Base):
     authority: Mapped[str]
     # [{"kind", "old", "new"}], parents first; "new" is 0 before its key is made.
     authorities: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON)
+    # Of LEAF: the instances meant. Of others, between switch and re-issue: who renews first.
     instance_ids: Mapped[list[str]] = mapped_column(sa.JSON)
     phase: Mapped[str]
     phase_time: Mapped[dt.datetime]

@@ -46,11 +46,16 @@ CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
 BOTH = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 # An intermediate's EKU bounds its leaves: both TLS stacks refuse a leaf beyond it.
-_INTERMEDIATE_PURPOSES: dict[Kind, tuple[x509.ObjectIdentifier, ...]] = {
+INTERMEDIATE_PURPOSES: dict[Kind, tuple[x509.ObjectIdentifier, ...]] = {
     trust_pb2.AUTHORITY_KIND_GUEST: CLIENT,
     trust_pb2.AUTHORITY_KIND_SERVICE: BOTH,
     trust_pb2.AUTHORITY_KIND_OPERATOR: CLIENT,
     trust_pb2.AUTHORITY_KIND_DATABASE: SERVER,
+}
+# What each root signs.
+CHILDREN: dict[Kind, tuple[Kind, ...]] = {
+    root: tuple(kind for kind, parent in PARENTS.items() if parent == root != kind)
+    for root in set(PARENTS.values())
 }
 # Authorities whose leaves never carry an address.
 _WITHOUT_ADDRESSES = frozenset({trust_pb2.AUTHORITY_KIND_GUEST, trust_pb2.AUTHORITY_KIND_OPERATOR})
@@ -109,6 +114,26 @@ def root(
     )
 
 
+def cross_root(root_: x509.Certificate, older: x509.Certificate) -> x509.CertificateBuilder:
+    """A root's key as the root before it certifies it, for as long as both live."""
+    key_id = _stored_key_id(root_)
+    public_key = root_.public_key()
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101  our own root
+    return (
+        _builder(
+            public_key,
+            root_.subject,
+            older.subject,
+            root_.not_valid_before_utc,
+            min(root_.not_valid_after_utc, older.not_valid_after_utc),
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_AUTHORITY_USAGE, critical=True)
+        .add_extension(key_id, critical=False)
+        .add_extension(_authority_key_id(_stored_key_id(older)), critical=False)
+    )
+
+
 def intermediate(
     kind: Kind,
     public_key: ec.EllipticCurvePublicKey,
@@ -131,7 +156,7 @@ def intermediate(
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_AUTHORITY_USAGE, critical=True)
-        .add_extension(x509.ExtendedKeyUsage(_INTERMEDIATE_PURPOSES[kind]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(INTERMEDIATE_PURPOSES[kind]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(_authority_key_id(_stored_key_id(issuer)), critical=False)
     )

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from sqlalchemy.orm import Session
 
 from pki import profiles
-from pki.authority import Authorities, Signer
-from pki.custody import Custody, CustodyError
-from pki.issuer import seal
+from pki.authority import Authorities
+from pki.custody import Custody
+from pki.issuer import generations, seal
 from pki.issuer.checkpoints import CheckpointFile
 from pki.issuer.config import Config
 from pki.models import Authority
-from pki.requests import new_key
 from pki.store import audit, authorities
 from trove_grpc.errors import NotFoundError
 
@@ -35,24 +33,33 @@ def initialise(
     """
     seal.refuse_second_beginning(session, custody, CheckpointFile(config.checkpoints_path))
     authorities.ensure_domain(session, config.trust_domain, now)
-    known = {row.kind for row in authorities.list_all(session) if row.state == authorities.ACTIVE}
+    known = {row.kind for row in authorities.list_all(session)}
+    signers = Authorities(custody)
     created = []
     for kind, name in ((kind, profiles.KIND_NAMES[kind]) for kind in profiles.PARENTS):
         if name in known:
             continue
-        key_name = _key_name(kind)
-        # Stored again when it is there: that finishes what a killed run left half done.
-        key = custody.load(key_name) if custody.exists(key_name) else new_key()
-        custody.store(key_name, key)
-        certificate = _certify(session, custody, config, kind, now=now)
+        key_name = generations.key_name(name, _FIRST)
+        key = generations.ensure_key(custody, key_name)
+        parent = profiles.PARENTS[kind]
+        signer = None if parent == kind else signers.signer(session, parent, now)
+        certificate = generations.certify(
+            config, kind, key, generation=_FIRST, signer=signer, now=now
+        )
         row = authorities.add(
             session,
-            kind=name,
-            generation=_FIRST,
-            key_name=key_name,
-            certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
-            now=now,
+            Authority(
+                kind=name,
+                generation=_FIRST,
+                state=authorities.ACTIVE,
+                key_name=key_name,
+                certificate_pem=certificate.public_bytes(serialization.Encoding.PEM),
+                create_time=now,
+                signed_by_generation=_FIRST if signer is None else signer.generation,
+                state_time=now,
+            ),
         )
+        authorities.new_bundle(session, now)
         audit.append(session, now=now, actor="init", action="create-authority", subject=key_name)
         created.append(row)
     return created
@@ -68,65 +75,19 @@ def keep_certificates(session: Session, custody: Custody) -> None:
 
 
 def load(session: Session, custody: Custody) -> Authorities:
-    """Read the keys that sign leaves; the roots' keys stay in custody."""
+    """Read the keys that sign leaves; the roots' keys stay in custody.
+
+    Raises NotFoundError before `trove-pki init`. A kind whose generation is tainted has no signer
+    and stops nobody else.
+    """
+    signers = Authorities(custody)
+    rows = authorities.list_all(session)
     intermediates = [kind for kind, parent in profiles.PARENTS.items() if parent != kind]
-    return Authorities({kind: _signer(session, custody, kind) for kind in intermediates})
-
-
-def _key_name(kind: profiles.Kind) -> str:
-    return f"{profiles.KIND_NAMES[kind]}-g{_FIRST}"
-
-
-def _certify(
-    session: Session,
-    custody: Custody,
-    config: Config,
-    kind: profiles.Kind,
-    *,
-    now: dt.datetime,
-) -> x509.Certificate:
-    key = custody.load(_key_name(kind))
-    parent = profiles.PARENTS[kind]
-    if parent == kind:
-        builder = profiles.root(
-            kind,
-            key.public_key(),
-            trust_domain=config.trust_domain,
-            generation=_FIRST,
-            lifetime=config.root_lifetime,
-            now=now,
-        )
-        return builder.sign(key, hashes.SHA256())
-    signer = _signer(session, custody, parent)
-    return signer.sign(
-        profiles.intermediate(
-            kind,
-            key.public_key(),
-            signer.certificate,
-            trust_domain=config.trust_domain,
-            generation=_FIRST,
-            lifetime=config.intermediate_lifetime,
-            now=now,
-            margin=config.authority_margin,
-        )
+    for name in (profiles.KIND_NAMES[kind] for kind in intermediates):
+        if all(row.kind != name for row in rows):
+            raise NotFoundError(f"there is no {name} authority yet; run `trove-pki init`")
+    names = {profiles.KIND_NAMES[kind] for kind in intermediates}
+    signers.preload(
+        [row for row in rows if row.kind in names and row.state == authorities.ACTIVE]
     )
-
-
-def _signer(session: Session, custody: Custody, kind: profiles.Kind) -> Signer:
-    name = profiles.KIND_NAMES[kind]
-    rows = [
-        row
-        for row in authorities.list_all(session)
-        if row.kind == name and row.state == authorities.ACTIVE
-    ]
-    if not rows:
-        raise NotFoundError(f"there is no {name} authority yet; run `trove-pki init`")
-    row = max(rows, key=lambda each: each.generation)
-    certificate = x509.load_pem_x509_certificate(row.certificate_pem)
-    key = custody.load(row.key_name)
-    if key.public_key() != certificate.public_key():
-        raise CustodyError(
-            f"the key {row.key_name} in custody is not the one of its certificate in the "
-            "database; restore both from one backup"
-        )
-    return Signer(kind, row.generation, certificate, key)
+    return signers

@@ -18,7 +18,7 @@ _TRUST_DOMAIN = re.compile(r"\A[a-z0-9][a-z0-9.-]*\Z")
 _MAX_SOCKET_PATH = 107
 
 FILES, BARBICAN = "files", "barbican"
-
+_SECOND = dt.timedelta(seconds=1)
 _MINUTE = dt.timedelta(minutes=1)
 _HOUR = dt.timedelta(hours=1)
 _DAY = dt.timedelta(days=1)
@@ -65,11 +65,25 @@ class Config:
     checkpoint_rows: int = 1000  # a checkpoint at the latest after so many records
     checkpoint_interval: dt.timedelta = 5 * _MINUTE  # and so long after the last one, if there are
     audit_verify_interval: dt.timedelta = _DAY  # the whole chain is recomputed so often
-    denial_poll: dt.timedelta = dt.timedelta(seconds=1)  # other issuers on this database
-    watch_interval: dt.timedelta = dt.timedelta(seconds=3)  # sign of life to those who watch
+    denial_poll: dt.timedelta = _SECOND  # other issuers on this database
+    watch_interval: dt.timedelta = 3 * _SECOND  # sign of life to those who watch
     watchers_limit: int = 256  # gateways and services that may watch at once
     # Not reported for so long a guest counts as gone; its gateway repeats every minute.
     sighting_lifetime: dt.timedelta = 5 * _MINUTE
+
+    rotation_poll: dt.timedelta = 2 * _SECOND  # how often rotations are looked at
+    rotation_lease: dt.timedelta = _MINUTE  # another issuer goes on when one is silent so long
+    rotation_soak: dt.timedelta = _MINUTE  # two heartbeats between "everybody knows" and the switch
+    rotation_spread: dt.timedelta = 30 * _MINUTE  # shortest time over which holders renew
+    rotation_rate: float = 20.0  # renewals a second to plan for; longer spreads for large fleets
+    rotation_ack_share: float = 0.99  # of guests online that must hold the bundle; others listed
+    rotation_error_share: float = 0.01  # of renewals; a rotation pauses itself beyond
+    rotation_error_minimum: int = 5  # fewer failures never pause one
+    rotation_canary_share: float = 0.01  # of guests online that renew first
+    rotation_canary_wait: dt.timedelta = 10 * _MINUTE  # for the first of them to have renewed
+    rotation_bundle_poll: dt.timedelta = 5 * _SECOND  # of services, while a rotation is open
+    service_liveness: dt.timedelta = 10 * _MINUTE  # a service silent so long is listed, not awaited
+    key_hold: dt.timedelta = 7 * _DAY  # a retired key is kept so long before it is destroyed
 
     def __post_init__(self) -> None:
         databases.check(
@@ -103,6 +117,22 @@ class Config:
             )
         if self.token_retry_window > self.token_lifetime:
             raise InvalidRequestError("token_retry_window is longer than token_lifetime")
+        self._check_rotation()
+
+    def _check_rotation(self) -> None:
+        for name in ("ack", "error", "canary"):
+            share: float = getattr(self, f"rotation_{name}_share")
+            if share > 1:
+                raise InvalidRequestError(f"rotation_{name}_share is a share: at most 1")
+        if self.rotation_poll >= self.rotation_lease:
+            raise InvalidRequestError(
+                "rotation_poll is not shorter than rotation_lease: a lease would end unused"
+            )
+        if self.rotation_bundle_poll >= self.service_liveness:
+            raise InvalidRequestError(
+                "rotation_bundle_poll is not shorter than service_liveness: every service would "
+                "pass for silent"
+            )
 
     def _check_custody(self) -> None:
         if self.custody not in (FILES, BARBICAN):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from pki.issuer import answers
 from pki.models import Rotation
-from pki.store import rotations
+from pki.store import leaves, rotations
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import watch_service_pb2 as pb
 
@@ -33,7 +33,7 @@ def directives(session: Session, now: dt.datetime) -> list[pb.RenewalDirective]:
         if rotation.is_paused or rotation.window_start is None or rotation.window_start > now:
             continue
         if rotation.phase == rotations.ROLLED_BACK:
-            found += _back(session, rotation)
+            found += _back(session, rotation, now)
         else:
             found += _forward(rotation)
     return found
@@ -49,20 +49,31 @@ def _forward(rotation: Rotation) -> list[pb.RenewalDirective]:
                 instance_ids=rotation.instance_ids,
             )
         ]
+    if rotation.phase == rotations.SWITCHED and not rotation.instance_ids:
+        return []  # an empty list of canaries would mean everybody
     return [
-        _directive(rotation, _TARGETS[each["kind"]], below_generation=each["new"])
+        _directive(
+            rotation,
+            _TARGETS[each["kind"]],
+            below_generation=each["new"],
+            instance_ids=rotation.instance_ids,
+        )
         for each in rotation.authorities
         if each["kind"] in _TARGETS
     ]
 
 
-def _back(session: Session, rotation: Rotation) -> list[pb.RenewalDirective]:
+def _back(
+    session: Session, rotation: Rotation, now: dt.datetime
+) -> list[pb.RenewalDirective]:
     """Those whom the generation certified that has been taken back."""
     found = []
     for each in rotation.authorities:
         if each["kind"] not in _TARGETS:
             continue
-        holders = rotations.holders(session, each["kind"], each["new"])
+        holders = leaves.instances(
+            session, each["kind"], leaves.of_generation(each["new"]), now
+        )
         if holders:
             found.append(
                 _directive(

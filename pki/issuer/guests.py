@@ -155,10 +155,10 @@ class Guests:
                 subject=subject.instance_id,
             )
         self._limit(session, name, _DATABASE, now)
-        kind = trust_pb2.AUTHORITY_KIND_DATABASE
+        signer = self._authorities.signer(session, trust_pb2.AUTHORITY_KIND_DATABASE, now)
         builder = profiles.engine(
             public_key,
-            self._authorities.signer(kind).certificate,
+            signer.certificate,
             dns_names=subject.engine_dns_names,
             ip_addresses=subject.engine_ip_addresses,
             lifetime=self._config.engine_lifetime,
@@ -167,7 +167,7 @@ class Guests:
         )
         certificate = ledger.record(
             session,
-            self._authorities.issue(kind, builder),
+            self._authorities.issue(signer, builder),
             name=name,
             state=certificates.CURRENT,
             now=now,
@@ -319,10 +319,10 @@ class Guests:
         now: dt.datetime,
         replaces: str | None = None,
     ) -> Certificate:
-        kind = trust_pb2.AUTHORITY_KIND_GUEST
+        signer = self._authorities.signer(session, trust_pb2.AUTHORITY_KIND_GUEST, now)
         builder = profiles.guest(
             public_key,
-            self._authorities.signer(kind).certificate,
+            signer.certificate,
             trust_domain=self._config.trust_domain,
             tenant_id=subject.tenant_id,
             instance_id=subject.instance_id,
@@ -332,7 +332,7 @@ class Guests:
         )
         return ledger.record(
             session,
-            self._authorities.issue(kind, builder),
+            self._authorities.issue(signer, builder),
             name=guest_uri(self._config.trust_domain, subject.tenant_id, subject.instance_id),
             state=certificates.PENDING,
             now=now,

@@ -169,7 +169,7 @@ def revoke_token(session: Session, token_id: str, *, actor: str, now: dt.datetim
 
 def push_bundle(session: Session, reason: str, *, actor: str, now: dt.datetime) -> int:
     """Make everybody take the bundle again; the version to wait for."""
-    version = authorities.renew_bundle(session, now)
+    version = authorities.new_bundle(session, now)
     audit.append(
         session,
         now=now,

@@ -113,17 +113,17 @@ class Services:
         uri = operator_uri(self._config.trust_domain, name)
         if (known := self._same(session, public_key, uri, now)) is not None:
             return known
-        kind = trust_pb2.AUTHORITY_KIND_OPERATOR
+        signer = self._authorities.signer(session, trust_pb2.AUTHORITY_KIND_OPERATOR, now)
         builder = profiles.operator(
             public_key,
-            self._authorities.signer(kind).certificate,
+            signer.certificate,
             trust_domain=self._config.trust_domain,
             name=name,
             lifetime=min(lifetime, self._config.operator_lifetime),
             now=now,
             margin=self._config.authority_margin,
         )
-        issued = self._authorities.issue(kind, builder)
+        issued = self._authorities.issue(signer, builder)
         certificate = ledger.record(session, issued, name=uri, state=certificates.CURRENT, now=now)
         self._audit(session, actor, "issue-operator-certificate", certificate, now)
         return certificate
@@ -154,10 +154,10 @@ class Services:
         replaces: str | None,
         now: dt.datetime,
     ) -> Certificate:
-        kind = trust_pb2.AUTHORITY_KIND_SERVICE
+        signer = self._authorities.signer(session, trust_pb2.AUTHORITY_KIND_SERVICE, now)
         builder = profiles.service(
             public_key,
-            self._authorities.signer(kind).certificate,
+            signer.certificate,
             trust_domain=self._config.trust_domain,
             role=role,
             host=host,
@@ -167,7 +167,7 @@ class Services:
         )
         return ledger.record(
             session,
-            self._authorities.issue(kind, builder),
+            self._authorities.issue(signer, builder),
             name=service_uri(self._config.trust_domain, role, host),
             state=state,
             now=now,

@@ -15,11 +15,17 @@ from pki.store import counters, news
 from trove_grpc.errors import ConflictError, NotFoundError
 from trove_grpc.gen.common.v1 import trust_pb2
 
+PREPARED = "PREPARED"
+TRUSTED = "TRUSTED"
 ACTIVE = "ACTIVE"
+DRAINING = "DRAINING"
+RETIRED = "RETIRED"
+TAINTED = "TAINTED"
+DESTROYED = "DESTROYED"
 # Generations that peers are told of.
-_IN_BUNDLE = ("TRUSTED", "ACTIVE", "DRAINING", "TAINTED")
+_IN_BUNDLE = (TRUSTED, ACTIVE, DRAINING, TAINTED)
 # Generations that ever signed: what a guest shows that was off for a whole rotation.
-EVER_IN_BUNDLE = (*_IN_BUNDLE, "RETIRED", "DESTROYED")
+EVER_IN_BUNDLE = (*_IN_BUNDLE, RETIRED, DESTROYED)
 
 
 def ensure_domain(session: Session, trust_domain: str, now: dt.datetime) -> None:
@@ -41,39 +47,60 @@ def list_all(session: Session) -> Sequence[Authority]:
     return session.scalars(sa.select(Authority).order_by(Authority.id)).all()
 
 
-def add(
-    session: Session,
-    *,
-    kind: str,
-    generation: int,
-    key_name: str,
-    certificate_pem: bytes,
-    now: dt.datetime,
-) -> Authority:
-    """Record a new ACTIVE generation and give the bundle a new version."""
-    authority = Authority(
-        kind=kind,
-        generation=generation,
-        state=ACTIVE,
-        key_name=key_name,
-        certificate_pem=certificate_pem,
-        create_time=now,
+def find(session: Session, kind: str, generation: int) -> Authority | None:
+    return session.scalars(
+        sa.select(Authority).where(Authority.kind == kind, Authority.generation == generation)
+    ).one_or_none()
+
+
+def active(session: Session, kind: str) -> Authority | None:
+    """The generation that signs now; None when there is none."""
+    return session.scalars(
+        sa.select(Authority).where(Authority.kind == kind, Authority.state == ACTIVE)
+    ).one_or_none()
+
+
+def of_kind(session: Session, kind: str) -> Sequence[Authority]:
+    """Oldest first."""
+    return session.scalars(
+        sa.select(Authority).where(Authority.kind == kind).order_by(Authority.generation)
+    ).all()
+
+
+def in_states(session: Session, states: Collection[str]) -> Sequence[Authority]:
+    return session.scalars(
+        sa.select(Authority).where(Authority.state.in_(states)).order_by(Authority.id)
+    ).all()
+
+
+def latest_generation(session: Session, kind: str) -> int:
+    """The highest number ever given to a generation of this kind; 0 when there is none."""
+    return (
+        session.scalar(sa.select(sa.func.max(Authority.generation)).where(Authority.kind == kind))
+        or 0
     )
+
+
+def add(session: Session, authority: Authority) -> Authority:
+    """Record a generation whose key is in custody."""
     session.add(authority)
-    session.execute(
-        sa.update(Domain).values(bundle_version=Domain.bundle_version + 1, bundle_time=now)
-    )
     session.flush()
-    news.mark(session)
     return authority
 
 
-def renew_bundle(session: Session, now: dt.datetime) -> int:
-    """Give the bundle a new version with the same content; the version."""
+def set_state(session: Session, authority: Authority, state: str, now: dt.datetime) -> None:
+    authority.state = state
+    authority.state_time = now
+    session.flush()
+
+
+def new_bundle(session: Session, now: dt.datetime) -> int:
+    """Give the bundle a new version; that wakes its watchers. Returns the version."""
     session.execute(
         sa.update(Domain).values(bundle_version=Domain.bundle_version + 1, bundle_time=now)
     )
-    return session.execute(sa.select(Domain.bundle_version)).scalar_one()
+    news.mark(session)
+    return bundle_version(session)
 
 
 def bundle_version(session: Session) -> int:
@@ -98,5 +125,6 @@ def bundle(session: Session, *, states: Collection[str] = _IN_BUNDLE) -> trust_p
                 generation=authority.generation,
                 state=trust_pb2.AuthorityState.Value(f"AUTHORITY_STATE_{authority.state}"),
                 certificate_pem=authority.certificate_pem,
+                cross_certificate_pem=authority.cross_certificate_pem or b"",
             )
     return result

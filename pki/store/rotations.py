@@ -1,16 +1,17 @@
-"""Rotations, their leases, and who is how far in them."""
+"""Rotations and their leases."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from pki.models import Certificate, Domain, Rotation, Subject
-from pki.store import certificates, subjects
+from pki.models import Domain, Rotation
+from pki.store import authorities
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError, StaleError
 
 LEAF, SERVICE, INTERMEDIATE, ROOT = "LEAF", "SERVICE", "INTERMEDIATE", "ROOT"
@@ -116,22 +117,6 @@ def reissuing(session: Session) -> Sequence[Rotation]:
     return in_phases(session, (SWITCHED, REISSUING, ROLLED_BACK))
 
 
-def holders(session: Session, kind: str, generation: int) -> Sequence[str]:
-    """Live instances with a live certificate of this generation."""
-    return session.scalars(
-        sa.select(Certificate.instance_id)
-        .join(Subject, Subject.instance_id == Certificate.instance_id)
-        .where(
-            Subject.state == subjects.ACTIVE,
-            Certificate.kind == kind,
-            Certificate.generation == generation,
-            Certificate.state.in_(certificates.LIVE),
-        )
-        .distinct()
-        .order_by(Certificate.instance_id)
-    ).all()
-
-
 def take_lease(
     session: Session, number_: int, owner: str, now: dt.datetime, duration: dt.timedelta
 ) -> int | None:
@@ -168,6 +153,59 @@ def require_open(rotation: Rotation) -> None:
             reason="ROTATION_ENDED",
             subject=name(rotation),
         )
+
+def latest_generation(session: Session, kind: str) -> int:
+    """The highest number any rotation gave to a generation of this kind, certified or not."""
+    return max(
+        (
+            entry["new"]
+            for entries in session.scalars(sa.select(Rotation.authorities))
+            for entry in entries
+            if entry["kind"] == kind
+        ),
+        default=0,
+    )
+
+
+def count(session: Session, number_: int, renewals: int, errors: int) -> None:
+    """Add what one issuer counted; several may do so at once."""
+    session.execute(
+        sa.update(Rotation)
+        .where(Rotation.number == number_)
+        .values(renewals=Rotation.renewals + renewals, errors=Rotation.errors + errors)
+    )
+
+
+def spent_generations(session: Session, retired_before: dt.datetime) -> list[tuple[str, int]]:
+    """(authority, generation) of keys to destroy: of those retired long ago, and of those that
+    never signed because their rotation was given up."""
+    found = {
+        (row.kind, row.generation)
+        for row in authorities.in_states(session, (authorities.RETIRED,))
+        if row.state_time is not None and row.state_time <= retired_before
+    }
+    for rotation in in_phases(session, (ABORTED,)):
+        found |= {
+            (entry["kind"], entry["new"])
+            for entry in rotation.authorities
+            if entry["new"] and not entry.get("is_destroyed")
+        }
+    return sorted(found)
+
+
+def mark_destroyed(session: Session, kind: str, generation: int) -> None:
+    """Remember that the key of a generation whose rotation was given up is gone."""
+    for rotation in in_phases(session, (ABORTED,)):
+        if any(_is(entry, kind, generation) for entry in rotation.authorities):
+            rotation.authorities = [
+                {**entry, "is_destroyed": True} if _is(entry, kind, generation) else entry
+                for entry in rotation.authorities
+            ]
+    session.flush()
+
+
+def _is(entry: dict[str, Any], kind: str, generation: int) -> bool:
+    return bool(entry["kind"] == kind and entry["new"] == generation)
 
 
 def _unknown(rotation_id: str) -> NotFoundError:
