@@ -162,8 +162,8 @@ def _cross_pem(session: Session, row: Authority, now: dt.datetime) -> bytes:
     kind = KIND_NAMES[PARENTS[KINDS_BY_NAME[row.kind]]]
     root = authorities.find(session, kind, row.signed_by_generation)
     pem = b""
-    while root is not None and root.cross_certificate_pem is not None:
-        root, cross = _older(session, root), root.cross_certificate_pem
+    while root is not None and (cross := root.cross_certificate_pem) is not None:
+        root = _older(session, root.kind, cross)
         if root is None or root.state == authorities.TAINTED:
             break
         if x509.load_pem_x509_certificate(root.certificate_pem).not_valid_after_utc <= now:
@@ -172,11 +172,10 @@ def _cross_pem(session: Session, row: Authority, now: dt.datetime) -> bytes:
     return pem
 
 
-def _older(session: Session, root: Authority) -> Authority | None:
-    """The root that certified this one; the generation is in its name."""
-    assert root.cross_certificate_pem is not None  # noqa: S101  the caller looked
-    issuer = x509.load_pem_x509_certificate(root.cross_certificate_pem).issuer
-    for each in authorities.of_kind(session, root.kind):
+def _older(session: Session, kind: str, cross_pem: bytes) -> Authority | None:
+    """The root that gave this cross certificate; the generation is in its name."""
+    issuer = x509.load_pem_x509_certificate(cross_pem).issuer
+    for each in authorities.of_kind(session, kind):
         if x509.load_pem_x509_certificate(each.certificate_pem).subject == issuer:
             return each
     return None

@@ -33,9 +33,14 @@ _FIRST_RETRY = 5.0
 _LONGEST_RETRY = 60.0
 
 
+def issue_time(leaf: x509.Certificate) -> dt.datetime:
+    """When a service's certificate was signed, to the second."""
+    return leaf.not_valid_before_utc + SERVICE_BACKDATE
+
+
 def due_time(leaf: x509.Certificate) -> dt.datetime:
     """When a service's certificate should be replaced."""
-    issued = leaf.not_valid_before_utc + SERVICE_BACKDATE
+    issued = issue_time(leaf)
     return issued + (leaf.not_valid_after_utc - issued) * _RENEW_AT
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 
 from pki.models import Certificate, Denial, Token
 from pki.profiles import KINDS_BY_NAME
@@ -19,6 +19,12 @@ def timestamp(moment: dt.datetime) -> timestamp_pb2.Timestamp:
     stamp = timestamp_pb2.Timestamp()
     stamp.FromDatetime(moment)
     return stamp
+
+
+def duration(length: dt.timedelta) -> duration_pb2.Duration:
+    message = duration_pb2.Duration()
+    message.FromTimedelta(length)
+    return message
 
 
 def renewal_window(certificate: Certificate) -> trust_pb2.RenewalWindow:

@@ -87,7 +87,5 @@ def load(session: Session, custody: Custody) -> Authorities:
         if all(row.kind != name for row in rows):
             raise NotFoundError(f"there is no {name} authority yet; run `trove-pki init`")
     names = {profiles.KIND_NAMES[kind] for kind in intermediates}
-    signers.preload(
-        [row for row in rows if row.kind in names and row.state == authorities.ACTIVE]
-    )
+    signers.preload([row for row in rows if row.kind in names and row.state == authorities.ACTIVE])
     return signers

@@ -109,6 +109,15 @@ def refusals(values: Sequence[pb.Refusal]) -> list[pb.Refusal]:
     return list(values)
 
 
+def request_id(value: str) -> str:
+    """Chosen by the caller, kept for good: short, and fit for a log."""
+    if not value or len(value) > _MAX_REQUEST_ID or not value.isprintable():
+        raise InvalidRequestError(
+            f"request_id must be 1 to {_MAX_REQUEST_ID} printable characters, for example a UUID"
+        )
+    return value
+
+
 def reason(value: str) -> str:
     if not value or len(value) > MAX_REASON or not value.isprintable():
         raise InvalidRequestError(f"reason must be 1 to {MAX_REASON} printable characters")

@@ -73,7 +73,9 @@ class Config:
 
     rotation_poll: dt.timedelta = 2 * _SECOND  # how often rotations are looked at
     rotation_lease: dt.timedelta = _MINUTE  # another issuer goes on when one is silent so long
-    rotation_soak: dt.timedelta = _MINUTE  # two heartbeats between "everybody knows" and the switch
+    rotation_soak: dt.timedelta = (
+        _MINUTE  # two heartbeats between "everybody knows" and the switch
+    )
     rotation_spread: dt.timedelta = 30 * _MINUTE  # shortest time over which holders renew
     rotation_rate: float = 20.0  # renewals a second to plan for; longer spreads for large fleets
     rotation_ack_share: float = 0.99  # of guests online that must hold the bundle; others listed
@@ -82,7 +84,9 @@ class Config:
     rotation_canary_share: float = 0.01  # of guests online that renew first
     rotation_canary_wait: dt.timedelta = 10 * _MINUTE  # for the first of them to have renewed
     rotation_bundle_poll: dt.timedelta = 5 * _SECOND  # of services, while a rotation is open
-    service_liveness: dt.timedelta = 10 * _MINUTE  # a service silent so long is listed, not awaited
+    service_liveness: dt.timedelta = (
+        10 * _MINUTE
+    )  # a service silent so long is listed, not awaited
     key_hold: dt.timedelta = 7 * _DAY  # a retired key is kept so long before it is destroyed
 
     def __post_init__(self) -> None:

@@ -63,17 +63,13 @@ def _forward(rotation: Rotation) -> list[pb.RenewalDirective]:
     ]
 
 
-def _back(
-    session: Session, rotation: Rotation, now: dt.datetime
-) -> list[pb.RenewalDirective]:
+def _back(session: Session, rotation: Rotation, now: dt.datetime) -> list[pb.RenewalDirective]:
     """Those whom the generation certified that has been taken back."""
     found = []
     for each in rotation.authorities:
         if each["kind"] not in _TARGETS:
             continue
-        holders = leaves.instances(
-            session, each["kind"], leaves.of_generation(each["new"]), now
-        )
+        holders = leaves.instances(session, each["kind"], leaves.of_generation(each["new"]), now)
         if holders:
             found.append(
                 _directive(

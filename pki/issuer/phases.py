@@ -132,14 +132,12 @@ def open_window(session: Session, rotation: Rotation, config: Config, now: dt.da
         spread = dt.timedelta(seconds=rotation.spread_seconds)
     else:
         holders = progress.old_leaves(session, rotation, now)
-        spread = max(
-            config.rotation_spread, dt.timedelta(seconds=holders / config.rotation_rate)
-        )
+        spread = max(config.rotation_spread, dt.timedelta(seconds=holders / config.rotation_rate))
     rotation.window_start, rotation.window_end = now, now + spread
 
 
 def retire(session: Session, rotation: Rotation, now: dt.datetime) -> None:
-    """Take the old generations out of the bundle. A tainted one stays: it must be known as such."""
+    """Take the old generations out of the bundle; a tainted one stays known as such."""
     for entry in rotation.authorities:
         old = authorities.find(session, entry["kind"], entry["old"])
         if old is not None and old.state == authorities.DRAINING:

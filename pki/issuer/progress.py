@@ -151,7 +151,7 @@ def measure(session: Session, rotation: Rotation, config: Config, now: dt.dateti
     )
 
 
-def _guests(rotation: Rotation) -> sa.Select[tuple[Subject]]:
+def _guests(rotation: Rotation) -> sa.Select[Subject]:
     """Active instances that ever enrolled."""
     query = sa.select(Subject).where(
         Subject.state == subjects.ACTIVE,
@@ -164,9 +164,11 @@ def _guests(rotation: Rotation) -> sa.Select[tuple[Subject]]:
     return query
 
 
-def _count(session: Session, query: sa.Select[tuple[Subject]]) -> int:
+def _count(session: Session, query: sa.Select[Subject]) -> int:
     return session.execute(
-        sa.select(sa.func.count()).select_from(query.with_only_columns(Subject.instance_id).subquery())
+        sa.select(sa.func.count()).select_from(
+            query.with_only_columns(Subject.instance_id).subquery()
+        )
     ).scalar_one()
 
 
@@ -201,21 +203,27 @@ def offline(
 ) -> list[Stranded]:
     """Guests that are not connected."""
     rows = session.scalars(_guests(rotation).where(~Subject.is_online)).all()
-    return [_stranded(session, row, config, "it is offline", now) for row in rows]
+    return [describe(session, row, config, "it is offline", now) for row in rows]
 
 
 def behind(
     session: Session, rotation: Rotation, config: Config, now: dt.datetime
 ) -> list[Stranded]:
-    """Who has not followed yet: before the switch those without the bundle, after it those
-    whose certificate is to be replaced."""
+    """Who has not followed yet.
+
+    Before the switch those without the bundle, after it those whose certificate is to be replaced.
+    """
     if rotation.phase in rotations.BEFORE_SWITCH:
         if rotation.bundle_version is None:
             return []
         query = _guests(rotation).where(Subject.held_bundle_version < rotation.bundle_version)
         return [
-            _stranded(
-                session, row, config, f"it holds bundle {row.held_bundle_version}, not the new one", now
+            describe(
+                session,
+                row,
+                config,
+                f"it holds bundle {row.held_bundle_version}, not the new one",
+                now,
             )
             for row in session.scalars(query.order_by(Subject.instance_id))
         ]
@@ -244,12 +252,12 @@ def stranded(
         for row in session.scalars(sa.select(Subject).where(Subject.instance_id.in_(missing))):
             rows[row.instance_id] = row
     return [
-        _stranded(session, rows[instance_id], config, " and ".join(why), now)
+        describe(session, rows[instance_id], config, " and ".join(why), now)
         for instance_id, why in sorted(reasons.items())
     ]
 
 
-def _stranded(
+def describe(
     session: Session, subject: Subject, config: Config, why: str, now: dt.datetime
 ) -> Stranded:
     return Stranded(
@@ -260,9 +268,7 @@ def _stranded(
     )
 
 
-def _is_recoverable(
-    session: Session, subject: Subject, config: Config, now: dt.datetime
-) -> bool:
+def _is_recoverable(session: Session, subject: Subject, config: Config, now: dt.datetime) -> bool:
     """Whether its newest certificate proves who it is, now or by Recover."""
     newest = session.scalars(
         sa.select(Certificate)

@@ -1,8 +1,8 @@
 """Moves rotations. Killed at any point, it or another issuer goes on where the records end.
 
 A move is: say what is meant, do it, record it. What is done outside of the database (a key in
-custody) is done under a name that follows from the record, so doing it twice is doing it once; what
-is recorded is recorded in one transaction, which checks that the rotation is still ours.
+custody) is done under a name that follows from the record, so doing it twice is doing it once;
+what is recorded is recorded in one transaction, which checks that the rotation is still ours.
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ class Rotator:
             kind = profiles.KINDS_BY_NAME[entry["kind"]]
             parent = profiles.KIND_NAMES[profiles.PARENTS[kind]]
             if parent == entry["kind"]:
-                signer, cross = self._make_root(kind, entry["new"], rows.get((parent, entry["old"])))
+                signer, cross = self._make_root(
+                    kind, entry["new"], rows.get((parent, entry["old"]))
+                )
                 roots[parent] = signer, cross
                 made.append(_made(signer, entry["new"], cross))
                 continue
@@ -320,7 +322,7 @@ class Rotator:
                 if waited >= self._config.rotation_canary_wait:
                     reason = (
                         f"none of the {len(held.instance_ids)} agents that were to renew first "
-                        f"has done so within {waited}; look at one of them, then resume or roll back"
+                        f"has done so within {waited}; look at one, then resume or roll back"
                     )
                     phases.pause(session, held, reason, now, actor=phases.ISSUER)
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,8 +19,9 @@ from pki.issuer.limits import FailureLimiter
 from pki.issuer.nonces import Nonces
 from pki.issuer.refusals import Refusals
 from pki.issuer.services import Services
+from pki.issuer.tally import RenewalTally
 from pki.metrics import ENROLMENTS
-from pki.store import Store, authorities, certificates, denials
+from pki.store import Store, authorities, certificates, denials, rotations
 from trove_grpc import context, metrics
 from trove_grpc.errors import (
     InvalidRequestError,
@@ -59,12 +61,14 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         config: Config,
         *,
         refusals: Refusals,
+        tally: RenewalTally,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._store = store
         self._config = config
         self._now = now
         self._refusals = refusals
+        self._tally = tally
         self._guests = Guests(signers, config)
         self._recovery = recovery.Recovery(self._guests, config)
         self._nonces = Nonces(config.nonce_lifetime.total_seconds())
@@ -169,12 +173,17 @@ class IssuerServicer(rpc.IssuerServiceServicer):
     async def RenewGuest(self, request: pb.RenewGuestRequest, context: Any) -> Any:
         public_key = csr.accept(request.csr_der)
         now = self._now()
-        certificate, bundle = await self._run_for_guest(
-            lambda session: (
-                self._guests.renew(session, request.certificate_pem, public_key, now),
-                authorities.bundle(session),
+        try:
+            certificate, bundle = await self._run_for_guest(
+                lambda session: (
+                    self._guests.renew(session, request.certificate_pem, public_key, now),
+                    authorities.bundle(session),
+                )
             )
-        )
+        except TroveError as error:
+            self._tally.failed(hashlib.sha256(request.certificate_pem).hexdigest(), error)
+            raise
+        self._tally.renewed()
         return pb.RenewGuestResponse(
             chain_pem=certificate.chain_pem,
             bundle=bundle,
@@ -292,15 +301,23 @@ class IssuerServicer(rpc.IssuerServiceServicer):
     async def GetTrustBundle(self, request: pb.GetTrustBundleRequest, context: Any) -> Any:
         caller, now = _caller(), self._now()
 
-        def work(session: Session) -> trust_pb2.TrustBundle:
+        def work(session: Session) -> pb.GetTrustBundleResponse:
             if caller.role in SERVICE_ROLES:
                 # The first use of a renewed certificate, which ends the one before it.
-                self._services.authenticate(session, caller, now)
-            return authorities.bundle(session)
+                self._services.saw(session, caller, request.held_version, now)
+            domain = authorities.domain(session)
+            return pb.GetTrustBundleResponse(
+                bundle=authorities.bundle(session),
+                server_time=answers.timestamp(now),
+                poll_after=answers.duration(self._config.rotation_bundle_poll)
+                if rotations.is_any_open(session)
+                else None,
+                renew_before=None
+                if domain.services_renew_before is None
+                else answers.timestamp(domain.services_renew_before),
+            )
 
-        return pb.GetTrustBundleResponse(
-            bundle=await self._store.run(work), server_time=answers.timestamp(self._now())
-        )
+        return await self._store.run(work)
 
     async def PushTrustBundle(self, request: pb.PushTrustBundleRequest, context: Any) -> Any:
         reason = checks.reason(request.reason)

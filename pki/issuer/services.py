@@ -12,7 +12,7 @@ from pki.authority import Authorities
 from pki.issuer import ledger
 from pki.issuer.config import Config
 from pki.models import Certificate
-from pki.store import audit, certificates
+from pki.store import audit, certificates, services
 from trove_grpc.errors import ConflictError, UnauthenticatedError
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.identity import Identity, Role, key_hash, operator_uri, service_uri
@@ -99,6 +99,22 @@ class Services:
                     grace=self._config.superseded_grace,
                 )
         return row
+
+    def saw(
+        self, session: Session, caller: Identity, held_bundle_version: int, now: dt.datetime
+    ) -> None:
+        """Take note of the bundle and the certificate that a service holds.
+
+        Raises what `authenticate` does.
+        """
+        present = self.authenticate(session, caller, now)
+        services.saw(
+            session,
+            present.name,
+            serial=present.serial,
+            held_bundle_version=held_bundle_version,
+            now=now,
+        )
 
     def issue_operator(
         self,

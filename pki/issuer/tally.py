@@ -24,7 +24,9 @@ class RenewalTally:
 
     def failed(self, holder: str, error: TroveError) -> None:
         """`holder` names the guest; an error that is the guest's own is not counted."""
-        if error.reason in _ITS_OWN_FAULT or isinstance(error, (InvalidRequestError, OverloadedError)):
+        if error.reason in _ITS_OWN_FAULT or isinstance(
+            error, (InvalidRequestError, OverloadedError)
+        ):
             return
         if len(self._failed) < _MOST_NAMES:
             self._failed.add(holder)

@@ -103,6 +103,14 @@ def new_bundle(session: Session, now: dt.datetime) -> int:
     return bundle_version(session)
 
 
+def domain(session: Session) -> Domain:
+    """Raises NotFoundError before `trove-pki init`."""
+    found = session.scalars(sa.select(Domain)).one_or_none()
+    if found is None or found.bundle_version == 0:
+        raise NotFoundError("there is no PKI in this database yet; run `trove-pki init`")
+    return found
+
+
 def bundle_version(session: Session) -> int:
     """Version of the bundle in force; 0 before `trove-pki init`."""
     return session.execute(sa.select(Domain.bundle_version)).scalar_one_or_none() or 0
@@ -110,13 +118,11 @@ def bundle_version(session: Session) -> int:
 
 def bundle(session: Session, *, states: Collection[str] = _IN_BUNDLE) -> trust_pb2.TrustBundle:
     """The trust bundle in force; raises NotFoundError before `trove-pki init`."""
-    domain = session.scalars(sa.select(Domain)).one_or_none()
-    if domain is None or domain.bundle_version == 0:
-        raise NotFoundError("there is no PKI in this database yet; run `trove-pki init`")
+    ours = domain(session)
     created = timestamp_pb2.Timestamp()
-    created.FromDatetime(domain.bundle_time)
+    created.FromDatetime(ours.bundle_time)
     result = trust_pb2.TrustBundle(
-        trust_domain=domain.trust_domain, version=domain.bundle_version, create_time=created
+        trust_domain=ours.trust_domain, version=ours.bundle_version, create_time=created
     )
     for authority in list_all(session):
         if authority.state in states:

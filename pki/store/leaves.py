@@ -95,7 +95,7 @@ def reissued(
     ).scalar_one()
 
 
-def _in_use(kind: str, which: Condition, now: dt.datetime) -> sa.Select[tuple[Certificate]]:
+def _in_use(kind: str, which: Condition, now: dt.datetime) -> sa.Select[Certificate]:
     query = sa.select(Certificate).where(
         Certificate.kind == kind,
         Certificate.state.in_(certificates.LIVE),
@@ -127,8 +127,10 @@ def _in_use(kind: str, which: Condition, now: dt.datetime) -> sa.Select[tuple[Ce
     return query
 
 
-def _newest_of_engines() -> sa.Select[tuple[int]]:
+def _newest_of_engines() -> sa.Select[int]:
     other = aliased(Certificate)
     return (
-        sa.select(sa.func.max(other.number)).where(other.kind == ENGINE).group_by(other.instance_id)
+        sa.select(sa.func.max(other.number))
+        .where(other.kind == ENGINE)
+        .group_by(other.instance_id)
     )

@@ -108,6 +108,15 @@ def open_ones(session: Session) -> Sequence[Rotation]:
     return in_phases(session, OPEN)
 
 
+def ready_for(session: Session, kind: str) -> Rotation | None:
+    """The rotation, locked, whose new generation of `kind` could sign now."""
+    for rotation in in_phases(session, (READY,)):
+        if any(entry["kind"] == kind for entry in rotation.authorities):
+            held = lock(session, name(rotation))
+            return held if held.phase == READY else None
+    return None
+
+
 def is_any_open(session: Session) -> bool:
     return session.scalar(sa.select(sa.exists().where(Rotation.phase.in_(OPEN)))) or False
 
@@ -154,6 +163,7 @@ def require_open(rotation: Rotation) -> None:
             subject=name(rotation),
         )
 
+
 def latest_generation(session: Session, kind: str) -> int:
     """The highest number any rotation gave to a generation of this kind, certified or not."""
     return max(
@@ -177,8 +187,10 @@ def count(session: Session, number_: int, renewals: int, errors: int) -> None:
 
 
 def spent_generations(session: Session, retired_before: dt.datetime) -> list[tuple[str, int]]:
-    """(authority, generation) of keys to destroy: of those retired long ago, and of those that
-    never signed because their rotation was given up."""
+    """(authority, generation) of keys to destroy.
+
+    Of those retired long ago, and of those that never signed: their rotation was given up.
+    """
     found = {
         (row.kind, row.generation)
         for row in authorities.in_states(session, (authorities.RETIRED,))
