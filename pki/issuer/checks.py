@@ -22,6 +22,7 @@ _HEX = re.compile(r"\A[0-9a-f]{1,64}\Z")
 _GENERATION = re.compile(r"\A([a-z-]+)/[1-9][0-9]{0,5}\Z")
 _MAX_NAMES = 16
 MAX_REASON = 255
+_MAX_REQUEST_ID = 64
 _MAX_REFUSALS = 64
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
 
