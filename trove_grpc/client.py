@@ -33,8 +33,11 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
 )
-# How long calls on a replaced channel may go on, seconds.
-_DRAIN_SECONDS = 60.0
+# A replaced channel takes calls for so long, from stubs that were made before, seconds: a call may
+# still be repeated. Then those under way may go on; both together end before the issuer denies the
+# superseded certificate (15 min).
+_LINGER_SECONDS = 60.0
+_DRAIN_SECONDS = 600.0
 _ATTEMPTS = 4
 _BACKOFF_SECONDS = 0.1
 
@@ -85,8 +88,7 @@ class PeerChannel:
         version = (material.facts.serial, bundle.version)
         if self._channel is None or version != self._version:
             if self._channel is not None:
-                drain = self._channel.close(_DRAIN_SECONDS)
-                task = asyncio.create_task(drain, name="drain-channel")
+                task = asyncio.create_task(_drain(self._channel), name="drain-channel")
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
             self._channel = aio.secure_channel(
@@ -102,8 +104,10 @@ class PeerChannel:
         return self._channel
 
     async def close(self) -> None:
-        for task in self._closing:
+        closing = tuple(self._closing)
+        for task in closing:
             task.cancel()
+        await asyncio.gather(*closing, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
@@ -118,6 +122,15 @@ class PeerChannel:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def _drain(channel: aio.Channel) -> None:
+    try:
+        await asyncio.sleep(_LINGER_SECONDS)
+        await channel.close(_DRAIN_SECONDS)
+    except asyncio.CancelledError:
+        await channel.close()
+        raise
 
 
 def open_channel(

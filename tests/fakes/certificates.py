@@ -41,6 +41,10 @@ class TestAuthority:
     def __init__(self, trust_domain: str = "local.trove") -> None:
         self.trust_domain = trust_domain
         self.signers: dict[profiles.Kind, Signer] = {}
+        # Generations that sign no longer, oldest first, and a new root as the old one signed it.
+        self.older: list[tuple[profiles.Kind, int, Signer]] = []
+        self.crossed: dict[profiles.Kind, bytes] = {}
+        self.generations = dict.fromkeys(profiles.PARENTS, 1)
         now = dt.datetime.now(dt.UTC)
         for kind, parent in profiles.PARENTS.items():
             key = requests.new_key()
@@ -62,14 +66,51 @@ class TestAuthority:
 
     def bundle(self, version: int = 1) -> trust_pb2.TrustBundle:
         bundle = trust_pb2.TrustBundle(trust_domain=self.trust_domain, version=version)
+        for kind, generation, signer in self.older:
+            bundle.authorities.add(
+                kind=kind,
+                generation=generation,
+                state=trust_pb2.AUTHORITY_STATE_DRAINING,
+                certificate_pem=signer.pem,
+            )
         for kind, signer in self.signers.items():
             bundle.authorities.add(
                 kind=kind,
-                generation=1,
+                generation=self.generations[kind],
                 state=trust_pb2.AUTHORITY_STATE_ACTIVE,
                 certificate_pem=signer.pem,
             )
         return bundle
+
+    def rotate(self, kind: profiles.Kind) -> None:
+        """Another generation signs from now on; a root with its children, crossed by the old."""
+        old, parent = self.signers[kind], profiles.PARENTS[kind]
+        self.older.append((kind, self.generations[kind], old))
+        self.generations[kind] += 1
+        key = requests.new_key()
+        common = {
+            "trust_domain": self.trust_domain,
+            "generation": self.generations[kind],
+            "now": dt.datetime.now(dt.UTC),
+        }
+        lifetime = dt.timedelta(days=365)
+        if kind != parent:
+            builder = profiles.intermediate(
+                kind,
+                key.public_key(),
+                self.signers[parent].certificate,
+                lifetime=lifetime - dt.timedelta(days=1),
+                **common,
+            )
+            self.signers[kind] = Signer(self.signers[parent].sign(builder), key)
+            return
+        builder = profiles.root(kind, key.public_key(), lifetime=lifetime, **common)
+        self.signers[kind] = Signer(builder.sign(key, hashes.SHA256()), key)
+        crossed = old.sign(_crossed(self.signers[kind].certificate, old.certificate))
+        self.crossed[kind] = crossed.public_bytes(serialization.Encoding.PEM)
+        for child, its_parent in profiles.PARENTS.items():
+            if its_parent == kind and child != kind:
+                self.rotate(child)
 
     def identity_for_service(
         self,
@@ -222,6 +263,24 @@ class TestAuthority:
             lifetime=HOUR,
             now=dt.datetime.now(dt.UTC),
         )
+        root = trust_pb2.AUTHORITY_KIND_DATABASE_ROOT
+        leaf = signer.sign(builder).public_bytes(serialization.Encoding.PEM)
+        return leaf + signer.pem + self.crossed.get(root, b"")
+
+    def service_chain(self, csr_der: bytes, role: Role, *, host: str = "localhost") -> bytes:
+        """Chain for a service's CSR: what a fake issuer answers to RenewService."""
+        signer = self.signers[trust_pb2.AUTHORITY_KIND_SERVICE]
+        public_key = x509.load_der_x509_csr(csr_der).public_key()
+        assert isinstance(public_key, ec.EllipticCurvePublicKey)
+        builder = profiles.service(
+            public_key,
+            signer.certificate,
+            trust_domain=self.trust_domain,
+            role=role,
+            host=host,
+            lifetime=HOUR,
+            now=dt.datetime.now(dt.UTC),
+        )
         return signer.sign(builder).public_bytes(serialization.Encoding.PEM) + signer.pem
 
     def _install(
@@ -234,6 +293,26 @@ class TestAuthority:
         identity = IdentityDirectory(path)
         identity.install(_material(key, certificate, signer), self.bundle())
         return identity
+
+
+def _crossed(root: x509.Certificate, by: x509.Certificate) -> x509.CertificateBuilder:
+    """The same name and key as `root`, under `by`."""
+    by_key = by.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(root.subject)
+        .issuer_name(by.subject)
+        .public_key(root.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(root.not_valid_before_utc)
+        .not_valid_after(min(root.not_valid_after_utc, by.not_valid_after_utc))
+    )
+    for extension in root.extensions:
+        value = extension.value
+        if isinstance(value, x509.AuthorityKeyIdentifier):
+            value = x509.AuthorityKeyIdentifier(by_key.digest, None, None)
+        builder = builder.add_extension(value, critical=extension.critical)
+    return builder
 
 
 def _without_extensions(

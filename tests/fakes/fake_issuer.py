@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from google.protobuf import timestamp_pb2
 
 from tests.fakes.certificates import TestAuthority
 from trove_grpc import errors
+from trove_grpc.context import caller
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2 as enrolment_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
@@ -45,6 +47,9 @@ class FakeIssuer(rpc.IssuerServiceServicer, watch_rpc.WatchServiceServicer):
         self.is_silent = False  # streams stay open and say nothing
         self.interval = 0.1  # seconds between signs of life
         self._news = asyncio.Event()
+        self.poll_after: dt.timedelta | None = None
+        self.renew_before: dt.datetime | None = None
+        self.renewals = 0
         self._server: Server | None = None
 
     @property
@@ -169,7 +174,19 @@ class FakeIssuer(rpc.IssuerServiceServicer, watch_rpc.WatchServiceServicer):
 
     async def GetTrustBundle(self, request: Any, context: Any) -> Any:
         self.held_versions.append(request.held_version)
-        return pb2.GetTrustBundleResponse(bundle=self.authority.bundle(self.bundle_version))
+        response = pb2.GetTrustBundleResponse(bundle=self.authority.bundle(self.bundle_version))
+        if self.poll_after is not None:
+            response.poll_after.FromTimedelta(self.poll_after)
+        if self.renew_before is not None:
+            response.renew_before.FromDatetime(self.renew_before)
+        return response
+
+    async def RenewService(self, request: Any, context: Any) -> Any:
+        self.renewals += 1
+        return pb2.RenewServiceResponse(
+            chain_pem=self.authority.service_chain(request.csr_der, caller().role),
+            bundle=self.authority.bundle(self.bundle_version),
+        )
 
     async def ListDenials(self, request: Any, context: Any) -> Any:
         self.polls += 1
