@@ -17,6 +17,7 @@ import guestagent
 from guestagent.commands import Commands
 from guestagent.config import Config
 from guestagent.connection import Connection
+from guestagent.database_authority import BundledAuthority
 from guestagent.engines import Engine, EngineCertificate
 from guestagent.identity import GuestIdentity, Self
 from guestagent.journal import Journal
@@ -53,11 +54,18 @@ class Agent:
         )
         loop = asyncio.get_running_loop()
         self.outbox = Outbox(now=loop.time)
+        self._database_authority = BundledAuthority(
+            self.identity,
+            self._issue_engine_certificate,
+            config.state_directory / "engine-renewal.json",
+            spread=config.engine_renewal_spread,
+            on_due=self._tend_soon,
+        )
         self.watcher = Watcher(
             engine,
             RecordFile(config.state_directory / "engine.json"),
             patience=_patience(config),
-            issue=self._issue_engine_certificate,
+            authority=self._database_authority,
             on_change=self._tell_change,
         )
         self.commands = Commands(
@@ -90,7 +98,11 @@ class Agent:
                 await asyncio.wait([watching, connecting], timeout=_FAREWELL_SECONDS)
                 watching.cancel()
                 connecting.cancel()
+            self._database_authority.close()
             await self.connection.close()
+
+    def _tend_soon(self) -> None:
+        self.watcher.tend_soon()
 
     def _tidy(self) -> None:
         """Remove what an agent that was killed while it wrote has left."""
@@ -118,6 +130,8 @@ class Agent:
             self.connection.reconnect.window = window
         if settings.HasField("renewal_window"):
             self.connection.on_renewal_window(settings.renewal_window)
+        if settings.HasField("engine_renewal_window"):
+            self._database_authority.note_window(settings.engine_renewal_window)
 
     def on_bundle(self, version: int) -> None:
         self._bundle_version = max(version, self._bundle_version)
@@ -182,6 +196,7 @@ class Agent:
                 )
                 if self.identity.directory.store_bundle(response.bundle):
                     log.info("the trust bundle is now version %d", response.bundle.version)
+                    self.watcher.tend_soon()  # the engine's roots or its signer may be others
                 said = ""
             except TroveError as error:  # the notice stays; ask again at the next turn
                 if error.message != said:

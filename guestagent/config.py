@@ -48,6 +48,9 @@ class Config:
     # First and longest pause between starts of a crashing engine.
     engine_restart_backoff: dt.timedelta = _SECOND
     engine_restart_backoff_limit: dt.timedelta = 60 * _SECOND
+    # An engine's certificate whose authority signs no longer is replaced at a random moment within
+    # this time, unless the gateway names a window.
+    engine_renewal_spread: dt.timedelta = 300 * _SECOND
     # A change not acknowledged for this long is sent again on the same stream.
     resend_interval: dt.timedelta = 15 * _SECOND
     # Debian's layout: <directory>/<version>/bin.

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from guestagent.engines import Engine, EngineSpec, IssueCertificate, Probe, Process
+from guestagent.engines import DatabaseAuthority, Engine, EngineSpec, Probe, Process
 from guestagent.record import Record, RecordFile
 from trove_grpc.errors import ConflictError, TroveError
 from trove_grpc.gen.common.v1 import engine_pb2
@@ -51,14 +51,14 @@ class Watcher:
         records: RecordFile,
         *,
         patience: Patience,
-        issue: IssueCertificate,
+        authority: DatabaseAuthority,
         on_change: Callable[[], None],
     ) -> None:
         self.engine = engine
         self._records = records
         self._record = records.load()
         self._patience = patience
-        self._issue = issue
+        self._authority = authority
         self._on_change = on_change
         self._lock = asyncio.Lock()
         self._state = engine_pb2.ENGINE_STATE_NEW
@@ -107,7 +107,7 @@ class Watcher:
                 self._see(engine_pb2.ENGINE_STATE_PREPARING, "a prepare command is carried out")
             try:
                 self._write(spec=spec, is_wanted=True)
-                await self.engine.create(spec, self._issue)
+                await self.engine.create(spec, self._authority)
                 await self._start(spec)
                 await self._await_answer(spec)
                 await self.engine.apply(spec, databases, users)
@@ -147,6 +147,10 @@ class Watcher:
         if not self._lock.locked():
             async with self._lock:
                 await self._look()
+
+    def tend_soon(self) -> None:
+        """Do the housekeeping at the next look instead of within a minute."""
+        self._tended_at = float("-inf")
 
     async def shut_down(self) -> None:
         """Stop the engine for the machine's sake; what it is meant to be stays."""
@@ -233,7 +237,7 @@ class Watcher:
         if now - self._tended_at >= _TEND_SECONDS:
             self._tended_at = now
             try:
-                self._volume = await self.engine.tend(spec, self._issue)
+                self._volume = await self.engine.tend(spec, self._authority)
                 self.engine_serial = await self.engine.certificate_serial()
             except TroveError as error:
                 # The engine itself is well: a certificate has a third of its life to try again.

@@ -50,6 +50,11 @@ def read(pem: bytes) -> Facts:
     )
 
 
+def certificates(pem: bytes) -> list[bytes]:
+    """The certificates of a PEM chain, DER, in order; other blocks are passed over."""
+    return [base64.b64decode(found["body"]) for found in _PEM.finditer(pem)]
+
+
 def _take(der: bytes, tag: int) -> tuple[bytes, bytes]:
     """Split off one element: its content and what follows it (X.690, 8.1)."""
     if len(der) < 2 or der[0] != tag:  # noqa: PLR2004  tag and length

@@ -7,7 +7,7 @@ memory: what it is meant to be stands in the agent's record, what it is stands o
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,8 +83,17 @@ class EngineCertificate:
     root_pem: bytes
 
 
-# Turns a CSR (DER) into a certificate; waits for the control plane as long as its caller does.
-IssueCertificate = Callable[[bytes], Awaitable[EngineCertificate]]
+class DatabaseAuthority(Protocol):
+    """Who signs for engines' listeners, as an engine needs to know it."""
+
+    async def issue(self, csr_der: bytes) -> EngineCertificate:
+        """Turn a CSR into a certificate; waits for the control plane as long as its caller."""
+
+    def roots(self) -> bytes:
+        """PEM of what clients verify with: during a rotation the old root and the new one."""
+
+    def is_superseded(self, chain_pem: bytes) -> bool:
+        """Whether another generation signs now and this certificate's turn has come."""
 
 
 class Engine(Protocol):
@@ -105,7 +114,7 @@ class Engine(Protocol):
     ) -> None:
         """Raise InvalidRequestError or UnsupportedError before anything is touched."""
 
-    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+    async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         """Make the data directory, its settings, certificate and admin credential."""
 
     async def start(self, spec: EngineSpec) -> None:
@@ -128,7 +137,7 @@ class Engine(Protocol):
     ) -> None:
         """Create what is missing and set verifiers and grants, on a running engine."""
 
-    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+    async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         """Now and then: bound the log, renew the certificate in time, measure the volume."""
 
     async def certificate_serial(self) -> str:

@@ -8,9 +8,18 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
+from guestagent.engines import (
+    Capabilities,
+    DatabaseAuthority,
+    EngineCertificate,
+    EngineSpec,
+    Probe,
+    Process,
+)
+from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
-from trove_grpc.gen.common.v1 import engine_pb2
+from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
+from trove_grpc.tls import anchors
 
 
 class FakeEngine:
@@ -52,7 +61,7 @@ class FakeEngine:
         if any(not named.name for named in (*databases, *users)):
             raise InvalidRequestError("an empty name")
 
-    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+    async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         self._reach("create")
         self.is_created = True
 
@@ -87,7 +96,7 @@ class FakeEngine:
         self.databases |= {database.name for database in databases}
         self.users |= {user.name for user in users}
 
-    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+    async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         self._reach("tend")
         return engine_pb2.VolumeUsage(total_bytes=100, used_bytes=1)
 
@@ -99,3 +108,24 @@ class FakeEngine:
         self.log.append(what)
         if self.is_out_of_reach:
             raise UnavailableError("the engine's user cannot be reached")
+
+
+class FakeDatabaseAuthority:
+    """Signs with the test's authority for an engine on these addresses."""
+
+    def __init__(self, authority: TestAuthority, addresses: Sequence[str]) -> None:
+        self.authority = authority
+        self.addresses = addresses
+        # Whether the present certificate is to be replaced at the next look.
+        self.supersedes = False
+
+    async def issue(self, csr_der: bytes) -> EngineCertificate:
+        self.supersedes = False
+        chain = self.authority.engine_chain(csr_der, ip_addresses=self.addresses)
+        return EngineCertificate(chain_pem=chain, root_pem=self.roots())
+
+    def roots(self) -> bytes:
+        return anchors(self.authority.bundle(), {trust_pb2.AUTHORITY_KIND_DATABASE_ROOT})
+
+    def is_superseded(self, chain_pem: bytes) -> bool:
+        return self.supersedes

@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
+from guestagent.engines import Capabilities, DatabaseAuthority, EngineSpec, Probe, Process
 from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
 from guestagent.engines.mariadb import settings, sql
 from guestagent.engines.mariadb.programs import Programs
@@ -86,12 +86,12 @@ class MariaDB:
         for user in users:
             sql.check_user(user)
 
-    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+    async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         await self._programs.check_version(spec)
         await self._tools.must(["mkdir", "--parents", "--mode=700", str(self._temporary)])
         if not await self._tools.exists(self._cluster):
             await self._initialise(spec)
-        await ensure_certificate(self._tools, self._home, issue)
+        await ensure_certificate(self._tools, self._home, authority)
         await self._tools.write(self._options, self._server_options(spec))
 
     async def start(self, spec: EngineSpec) -> None:
@@ -148,9 +148,9 @@ class MariaDB:
     ) -> None:
         await self._must_sql(sql.create_databases(databases) + sql.create_users(users))
 
-    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+    async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         await self._tools.bound_log(self._log)
-        if await ensure_certificate(self._tools, self._home, issue) and (
+        if await ensure_certificate(self._tools, self._home, authority) and (
             await self._tools.is_running(self._lock)
         ):
             await self._must_sql(sql.RELOAD_CERTIFICATE)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from guestagent.engines import (
     Capabilities,
+    DatabaseAuthority,
     EngineSpec,
-    IssueCertificate,
     Probe,
     Process,
 )
@@ -86,10 +86,10 @@ class PostgreSQL:
         for user in users:
             sql.check_user(user)
 
-    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+    async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         if await self._tools.read(self._cluster / "PG_VERSION") is None:
             await self._initialise(spec)
-        await ensure_certificate(self._tools, self._cluster, issue)
+        await ensure_certificate(self._tools, self._cluster, authority)
         conf = settings.postgresql_conf(spec, self._run_directory)
         await self._tools.write(self._cluster / "postgresql.conf", conf)
         await self._tools.write(self._cluster / "pg_hba.conf", settings.pg_hba_conf())
@@ -150,9 +150,9 @@ class PostgreSQL:
             granted = [user.name for user in users if database in user.databases]
             await self._must_sql(spec, sql.grant_schema(granted), database=database)
 
-    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+    async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         await self._tools.bound_log(self._log)
-        if await ensure_certificate(self._tools, self._cluster, issue):
+        if await ensure_certificate(self._tools, self._cluster, authority):
             done = await self._pg_ctl(spec, "reload", "-s", timeout=_QUERY_SECONDS)
             if done.code == 0:
                 await note_use(self._tools, self._cluster)

@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from guestagent.engines import Capabilities, EngineSpec, IssueCertificate, Probe, Process
+from guestagent.engines import Capabilities, DatabaseAuthority, EngineSpec, Probe, Process
 from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
 from guestagent.engines.redis import acl, settings
 from guestagent.engines.redis.programs import Programs
@@ -87,13 +87,13 @@ class Redis:
         for user in users:
             acl.check_user(user)
 
-    async def create(self, spec: EngineSpec, issue: IssueCertificate) -> None:
+    async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         await self._programs.check_version(spec)
         await self._tools.must(["mkdir", "--parents", "--mode=700", str(self._directory)])
         password = await self._ensure_password()
         present = await self._tools.read(self._acl_file) or b""
         await self._tools.write(self._acl_file, acl.file_with_administrator(present, password))
-        await ensure_certificate(self._tools, self._home, issue)
+        await ensure_certificate(self._tools, self._home, authority)
         await self._tools.write(self._conf, self._settings(spec))
 
     async def start(self, spec: EngineSpec) -> None:
@@ -149,9 +149,9 @@ class Redis:
     ) -> None:
         await self._must_say(*(acl.set_user(user) for user in users), "ACL SAVE")
 
-    async def tend(self, spec: EngineSpec, issue: IssueCertificate) -> engine_pb2.VolumeUsage:
+    async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         await self._tools.bound_log(self._log)
-        is_new = await ensure_certificate(self._tools, self._home, issue)
+        is_new = await ensure_certificate(self._tools, self._home, authority)
         if is_new and (await self.probe(spec)).process is Process.ANSWERING:
             path = acl.quote(str(self._certificate))
             await self._must_say(f"CONFIG SET tls-cert-file {path} tls-key-file {path}")

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from guestagent.engines import EngineCertificate, EngineSpec, Process
+from guestagent.engines import EngineSpec, Process
 from guestagent.engines.catalogue import build_engine
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FakeDatabaseAuthority, FakeEngine
 from trove_grpc.errors import InvalidRequestError, UnsupportedError
-from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
+from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
 
 PORTS = {"fake": 5432, "mariadb": 3306, "postgresql": 5432, "redis": 6379}
@@ -45,12 +45,7 @@ def spec(manager, machine):
 
 @pytest.fixture
 def issue(machine, authority):
-    async def sign(csr_der: bytes) -> EngineCertificate:
-        chain = authority.engine_chain(csr_der, ip_addresses=[machine.address])
-        root = authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT].pem
-        return EngineCertificate(chain_pem=chain, root_pem=root)
-
-    return sign
+    return FakeDatabaseAuthority(authority, [machine.address])
 
 
 async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issue, databases):

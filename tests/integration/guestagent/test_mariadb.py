@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from gateway.rest.passwords import mysql_native_password_verifier
-from guestagent.engines import EngineCertificate, EngineSpec, Process
+from guestagent.engines import EngineSpec, Process
 from guestagent.engines.catalogue import build_engine
+from tests.fakes.engine import FakeDatabaseAuthority
 from tests.fakes.guest_gateway import FakeGateway, eventually
 from tests.integration.guestagent.conftest import ENGINE_USER, PASSWORD, Machine, run_as
 from trove_grpc.errors import UnsupportedError
@@ -403,12 +404,7 @@ def spec(guest: MariaMachine) -> EngineSpec:
 
 @pytest.fixture
 def issue(guest: MariaMachine, authority):
-    async def sign(csr_der: bytes) -> EngineCertificate:
-        chain = authority.engine_chain(csr_der, ip_addresses=[guest.address])
-        root = authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT].pem
-        return EngineCertificate(chain_pem=chain, root_pem=root)
-
-    return sign
+    return FakeDatabaseAuthority(authority, [guest.address])
 
 
 async def test_second_start_finds_the_lock_and_starts_no_second_server(engine, spec, issue, guest):

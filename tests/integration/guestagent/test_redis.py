@@ -14,6 +14,7 @@ import pytest
 
 from guestagent.engines import EngineCertificate, EngineSpec, Process
 from guestagent.engines.redis import Redis
+from tests.fakes.engine import FakeDatabaseAuthority
 from tests.integration.guestagent.conftest import PASSWORD, Machine
 from tests.integration.guestagent.redis_guest import (
     REDIS_PORT,
@@ -74,12 +75,7 @@ def spec(guest: RedisMachine) -> EngineSpec:
 
 @pytest.fixture
 def issue(guest: RedisMachine, authority):
-    async def sign(csr_der: bytes) -> EngineCertificate:
-        chain = authority.engine_chain(csr_der, ip_addresses=[guest.address])
-        root = authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT].pem
-        return EngineCertificate(chain_pem=chain, root_pem=root)
-
-    return sign
+    return FakeDatabaseAuthority(authority, [guest.address])
 
 
 @pytest.fixture

@@ -361,7 +361,7 @@ def test_paused_rotation_stays_where_it_is(sqlite_fleet: Fleet) -> None:
     fleet = sqlite_fleet
     rotation = fleet.start("INTERMEDIATE", "guest")
 
-    def pause(is_paused: bool) -> None:
+    def pause(*, is_paused: bool) -> None:
         fleet.desk.store.run_now(
             lambda s: verbs.set_paused(
                 s,

@@ -28,8 +28,8 @@ class SlowEngine(FakeEngine):
         super().__init__()
         self.allowed = asyncio.Event()
 
-    async def create(self, spec, issue):
-        await super().create(spec, issue)
+    async def create(self, spec, authority):
+        await super().create(spec, authority)
         await self.allowed.wait()
 
 
@@ -44,7 +44,7 @@ class Bench:
             engine,
             RecordFile(directory / "engine.json"),
             patience=PATIENCE,
-            issue=None,
+            authority=None,
             on_change=lambda: None,
         )
         self.commands = Commands(watcher, self.journal, self.outbox, capacity=capacity)
@@ -185,7 +185,7 @@ async def test_foreign_manager_and_unknown_action_are_refused(bench):
 
 async def test_unforeseen_failure_ends_one_command_and_leaks_nothing(bench):
     class Broken(FakeEngine):
-        async def create(self, spec, issue):
+        async def create(self, spec, authority):
             raise ZeroDivisionError("inner detail")
 
     async with bench(Broken()).running() as it:

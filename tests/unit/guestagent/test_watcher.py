@@ -8,7 +8,7 @@ import pytest
 from guestagent.engines import EngineSpec
 from guestagent.record import RecordFile
 from guestagent.watcher import Patience, Watcher
-from tests.fakes.engine import FakeEngine
+from tests.fakes.engine import FakeDatabaseAuthority, FakeEngine
 from tests.fakes.guest_gateway import eventually
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2
@@ -33,10 +33,6 @@ def state(watcher):
     return name.removeprefix("ENGINE_STATE_")
 
 
-async def no_certificate(_):
-    raise AssertionError("not asked for")
-
-
 @pytest.fixture
 def engine():
     return FakeEngine()
@@ -54,7 +50,7 @@ def build(engine, told, tmp_path):
             engine,
             RecordFile(tmp_path / "engine.json"),
             patience=PATIENCE,
-            issue=no_certificate,
+            authority=FakeDatabaseAuthority(None, []),
             on_change=told,
         )
         return told.watcher
