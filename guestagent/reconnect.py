@@ -24,6 +24,11 @@ _LEAST_WINDOW_SECONDS = 0.5
 _STRETCH = 0.1
 
 
+def stretched(window: float, away: float, *, longest: float) -> float:
+    """Within this time of its gateway's return an agent asks, after an outage of `away`."""
+    return max(window, _LEAST_WINDOW_SECONDS, min(_STRETCH * away, longest))
+
+
 class Backoff:
     """Pauses that grow; reset by success."""
 
@@ -82,9 +87,9 @@ class Reconnect:
         if self._away_since is None:
             # Never had a place: a whole fleet may have been switched on at this moment.
             self._away_since = now
-            self._place = now + self.stretched_window(0.0) * self._draw()
+            self._place = now + self._stretched(0.0) * self._draw()
         else:
-            window = self.stretched_window(now - self._away_since)
+            window = self._stretched(now - self._away_since)
             missed = max(0, math.floor((now - self._place) / window))
             self._place += (missed + 1) * window
         return self._place - now
@@ -97,7 +102,5 @@ class Reconnect:
         self._place = now + max(self._backoff.next(), at_least)
         return self._place - now
 
-    def stretched_window(self, away: float) -> float:
-        """Within this time of a gateway's return an agent asks, after an outage of `away`."""
-        asked_for = max(self.window, _LEAST_WINDOW_SECONDS)
-        return max(asked_for, min(_STRETCH * away, self._longest))
+    def _stretched(self, away: float) -> float:
+        return stretched(self.window, away, longest=self._longest)

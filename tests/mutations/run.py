@@ -185,6 +185,13 @@ MUTATIONS = (
         "tests/integration/gateway_guest/test_refusals.py",
     ),
     Mutation(
+        promise="an agent keeps its place while its gateway is away",
+        file="guestagent/reconnect.py",
+        old="self._place += (missed + 1) * window",
+        new="self._place = now + self._backoff.next()",
+        tests="tests/unit/guestagent/test_reconnect.py",
+    ),
+    Mutation(
         promise="undo waits for a failed step, never for an error of the flow engine",
         file="taskmanager/flows.py",
         old="except StepFailedError",
