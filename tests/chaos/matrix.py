@@ -85,6 +85,28 @@ def lanes(found: Iterable[Cell], count: int, seed: int) -> list[list[Cell]]:
     return made
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Slice:
+    """The n-th of so many parts of each lane: a matrix in instalments, repeatable by its seed."""
+
+    number: int = 1
+    parts: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Slice:
+        """From "2/3"; raises ValueError."""
+        number, _, parts = text.partition("/")
+        found = cls(int(number), int(parts))
+        if not 1 <= found.number <= found.parts:
+            raise ValueError(f"slice {text!r}: write 1/3, 2/3 or 3/3 for a third each")
+        return found
+
+    def of(self, mine: Sequence[Cell]) -> Sequence[Cell]:
+        return mine[
+            len(mine) * (self.number - 1) // self.parts : len(mine) * self.number // self.parts
+        ]
+
+
 def in_turns(found: Sequence[Cell]) -> list[list[Cell]]:
     """Rounds of an instance's life: what makes one, what is done to it, what ends it."""
     makes = [cell for cell in found if cell.operation in MAKES]

@@ -26,7 +26,7 @@ from tests.acceptance.engine_clients import CLIENTS  # noqa: E402
 from tests.chaos import cell as cells  # noqa: E402
 from tests.chaos import matrix, report  # noqa: E402
 from tests.chaos.lane import Lane, NotAsPromisedError, lane, step_names  # noqa: E402
-from tests.chaos.matrix import Cell  # noqa: E402
+from tests.chaos.matrix import Cell, Slice  # noqa: E402
 from tests.chaos.observer import Point  # noqa: E402
 
 Steps = dict[str, Sequence[tuple[str, Point]]]
@@ -127,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = [each for each in found if options.only in str(each)]
     whole = len(found)
     dealt = matrix.lanes(found, options.lanes, options.seed)
+    dealt = [list(options.slice.of(mine)) for mine in dealt]
     if options.cells:
         dealt = [mine[: -(-options.cells // options.lanes)] for mine in dealt]
     say(f"seed {options.seed}: {sum(map(len, dealt))} of {whole} cells in {options.lanes} lanes")
@@ -156,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3), "big"))
     parser.add_argument("--lanes", type=int, default=2, help="installations at once")
     parser.add_argument("--cells", type=int, default=0, help="at most so many, by seed; 0: all")
+    parser.add_argument(
+        "--slice",
+        type=Slice.parse,
+        default=Slice(),
+        help="2/3: the second of three parts, by seed",
+    )
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--datastore", choices=sorted(CLIENTS), default="postgresql")
     parser.add_argument(

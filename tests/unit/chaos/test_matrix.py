@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from taskmanager.__main__ import OPERATIONS
 from tests.chaos import matrix
 from tests.chaos.observer import FINISH, Moment, Point, Trap, boundaries
@@ -68,6 +70,18 @@ def test_lanes_hold_every_cell_once_and_repeat_with_their_seed():
     assert sorted(cell for lane in dealt for cell in lane) == sorted(found)
     assert dealt == matrix.lanes(found, 3, seed=5)
     assert dealt != matrix.lanes(found, 3, seed=6)
+
+
+def test_slices_hold_every_cell_once():
+    (mine,) = matrix.lanes(matrix.cells(steps()), 1, seed=5)
+    parts = [matrix.Slice.parse(f"{number}/3").of(mine) for number in (1, 2, 3)]
+    assert [cell for part in parts for cell in part] == mine
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", ""])
+def test_slice_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match=r"slice|invalid literal"):
+        matrix.Slice.parse(text)
 
 
 def test_turns_hold_every_cell_once():
