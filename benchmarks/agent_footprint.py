@@ -1,6 +1,7 @@
-"""Memory of an idle guest agent: real processes, enrolled, beside a running PostgreSQL.
+"""Memory of an idle guest agent: real processes, enrolled, beside a running engine.
 
-    python -m benchmarks.agent_footprint [--runs 5] [--instances 2] [--idle 15] [--output FILE]
+    python -m benchmarks.agent_footprint [--datastore mariadb] [--runs 5] [--instances 2]
+                                         [--idle 15] [--output FILE]
 
 Starts an installation of its own, creates databases through REST, and reads the kernel's figures
 of each agent once it was idle for a while. Every run after the first ends the agents with SIGKILL
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.acceptance.engine_clients import CLIENTS
 from tests.acceptance.installation import Installation, eventually, installation
 
 
@@ -41,9 +43,11 @@ def agents(plane: Installation) -> dict[str, int]:
     return {guest["instance"]: guest["agent_pid"] for guest in plane.status()["guests"]}
 
 
-def measure(runs: int, instances: int, idle: float) -> Iterator[dict[str, float]]:
+def measure(datastore: str, runs: int, instances: int, idle: float) -> Iterator[dict[str, float]]:
     with installation() as plane:
-        names = [plane.create(f"footprint-{number}") for number in range(instances)]
+        names = [
+            plane.create(f"footprint-{number}", datastore=datastore) for number in range(instances)
+        ]
         for run in range(runs):
             for name in names:
                 plane.await_healthy(name)
@@ -74,14 +78,16 @@ def report(samples: list[dict[str, float]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datastore", choices=sorted(CLIENTS), default="postgresql")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--instances", type=int, default=2)
     parser.add_argument("--idle", type=float, default=15, help="seconds before a look")
     parser.add_argument("--output", type=Path, help="write the samples as JSON")
     options = parser.parse_args()
-    samples = list(measure(options.runs, options.instances, options.idle))
+    samples = list(measure(options.datastore, options.runs, options.instances, options.idle))
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    print(f"{machine}; {len(samples)} agents in {options.runs} runs\n\n{report(samples)}")
+    what = f"{len(samples)} agents of {options.datastore} in {options.runs} runs"
+    print(f"{machine}; {what}\n\n{report(samples)}")
     if options.output:
         options.output.write_text(json.dumps({"machine": machine, "samples": samples}, indent=1))
     return 0

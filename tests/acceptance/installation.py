@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.engine_clients import CLIENTS
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.tls import IdentityDirectory, anchors
 from trovectl import ports, procfs
@@ -149,8 +150,14 @@ class Installation:
         found: dict[str, Any] = body["instance"]
         return found
 
-    def create(self, name: str, *, password: str = "s3cret-Pass") -> str:
-        """POST a PostgreSQL instance with database `app` and user `ada`; its id."""
+    def create(
+        self, name: str, *, password: str = "s3cret-Pass", datastore: str = "postgresql"
+    ) -> str:
+        """POST an instance with user `ada`, and database `app` where there are any; its id."""
+        user: dict[str, Any] = {"name": "ada", "password": password}
+        databases = [{"name": "app"}] if CLIENTS[datastore].has_databases else []
+        if databases:
+            user["databases"] = databases
         status, body = self.request(
             "POST",
             "/instances",
@@ -159,11 +166,9 @@ class Installation:
                     "name": name,
                     "flavorRef": "1",
                     "volume": {"size": 1},
-                    "datastore": {"type": "postgresql"},
-                    "databases": [{"name": "app"}],
-                    "users": [
-                        {"name": "ada", "password": password, "databases": [{"name": "app"}]}
-                    ],
+                    "datastore": {"type": datastore},
+                    "databases": databases,
+                    "users": [user],
                 }
             },
         )
