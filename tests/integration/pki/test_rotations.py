@@ -373,10 +373,10 @@ def test_paused_rotation_stays_where_it_is(sqlite_fleet: Fleet) -> None:
             )
         )
 
-    pause(True)
+    pause(is_paused=True)
     fleet.tick(fleet.rotator(), 3)
     assert fleet.phase(rotation) == "PLANNED"
-    pause(False)
+    pause(is_paused=False)
     fleet.run_until(rotation, "RETIRED")
 
 
