@@ -20,6 +20,8 @@ from conductor.services.instances import InstanceService
 from conductor.services.operations import OperationService
 from conductor.services.reports import ReportService
 from conductor.store import datastores, reports
+from pki.denials import DenialList
+from pki.feed import DenialFeed
 from pki.renewal import ServiceRenewer
 from trove_grpc import process, readiness
 from trove_grpc.client import PeerChannel
@@ -31,6 +33,7 @@ from trove_grpc.gen.conductor.v1 import (
     report_service_pb2_grpc,
 )
 from trove_grpc.identity import Role
+from trove_grpc.interceptors import Denials
 from trove_grpc.server import build_internal_server
 from trove_grpc.tls import IdentityDirectory
 
@@ -63,15 +66,19 @@ async def serve(
     )
     sealer = load_sealer(config.sealing_key_file)
     identity = IdentityDirectory(config.identity)
-    async with _open_database(config) as database:
+    async with _open_database(config) as database, _open_issuer(config, identity) as issuer:
+        feed = None if issuer is None else DenialFeed(issuer, DenialList(), watcher="conductor")
         server = build_internal_server(
             config.listen,
             identity=identity,
             register=lambda server: _register(
-                server, config, database, presence, sealer, stop, now
+                server, config, database, presence, sealer, feed, stop, now
             ),
             services=SERVICES,
+            denials=feed,
         )
+        if feed is not None:
+            await feed.begin()
         await server.start()
         try:
             log.info("serving on %s, port %d", config.listen, server.port)
@@ -82,8 +89,9 @@ async def serve(
                 tasks.create_task(
                     readiness.follow([server], database.check, stop), name="readiness"
                 )
-                if config.issuer:
-                    tasks.create_task(_renew_identity(config, identity, stop), name="renew")
+                if issuer is not None and feed is not None:
+                    tasks.create_task(ServiceRenewer(identity, issuer).run(stop), name="renew")
+                    tasks.create_task(feed.run(stop), name="denial-feed")
                 await stop.wait()
         finally:
             await server.stop(config.drain_timeout.total_seconds())
@@ -95,6 +103,7 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
     database: Database,
     presence: PresenceTable,
     sealer: Sealer,
+    denials: Denials | None,
     stop: asyncio.Event,
     now: Clock,
 ) -> None:
@@ -114,9 +123,28 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
         server,
     )
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(
-        ReportService(config=config, database=database, presence=presence, stop=stop, now=now),
+        ReportService(
+            config=config,
+            database=database,
+            presence=presence,
+            denials=denials,
+            stop=stop,
+            now=now,
+        ),
         server,
     )
+
+
+@contextlib.asynccontextmanager
+async def _open_issuer(
+    config: Config, identity: IdentityDirectory
+) -> AsyncIterator[PeerChannel | None]:
+    """The way to the issuer, where one is configured: for our own identity and for denials."""
+    if not config.issuer:
+        yield None
+        return
+    async with PeerChannel(config.issuer, identity=identity, server_role=Role.ISSUER) as issuer:
+        yield issuer
 
 
 @contextlib.asynccontextmanager
@@ -133,13 +161,6 @@ async def _open_database(config: Config) -> AsyncIterator[Database]:
         yield database
     finally:
         await asyncio.to_thread(database.close)
-
-
-async def _renew_identity(
-    config: Config, identity: IdentityDirectory, stop: asyncio.Event
-) -> None:
-    async with PeerChannel(config.issuer, identity=identity, server_role=Role.ISSUER) as issuer:
-        await ServiceRenewer(identity, issuer).run(stop)
 
 
 async def _tidy(

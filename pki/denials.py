@@ -20,19 +20,21 @@ _NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """When something is denied, and why."""
+    """When something is denied, why, and by which number."""
 
     starts: dt.datetime
     ends: dt.datetime
     reason: str
+    sequence: int
 
 
 class DenialList:
     """Denials by what they name; fits trove_grpc.interceptors.Denials.
 
     Of two denials of one thing the earlier start and the later end count: that a stolen
-    certificate is also superseded, from tomorrow on, must not free it until then. The list's
-    size is that of the issuer's, from which what expired by itself is dropped.
+    certificate is also superseded, from tomorrow on, must not free it until then. One that has
+    ended already, with a higher number than what is known, was lifted. The list's size is that
+    of the issuer's, from which what expired by itself is dropped.
     """
 
     def __init__(self, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
@@ -48,13 +50,18 @@ class DenialList:
         for denial in denials:
             key = (denial.kind, _normal(denial.kind, denial.value))
             span = _span(denial)
-            if (known := self._spans.get(key)) is not None:
-                span = _Span(
+            known = self._spans.get(key)
+            if known is None:
+                self._spans[key] = span
+            elif span.ends <= self._now() and span.sequence > known.sequence:
+                del self._spans[key]
+            else:
+                self._spans[key] = _Span(
                     min(known.starts, span.starts),
                     max(known.ends, span.ends),
                     known.reason if known.starts <= span.starts else span.reason,
+                    max(known.sequence, span.sequence),
                 )
-            self._spans[key] = span
             self.sequence = max(self.sequence, denial.sequence)
 
     def forget_expired(self) -> None:
@@ -104,4 +111,5 @@ def _span(denial: pb.Denial) -> _Span:
         denial.effective_time.ToDatetime(dt.UTC) if denial.HasField("effective_time") else _ALWAYS,
         denial.expire_time.ToDatetime(dt.UTC) if denial.HasField("expire_time") else _NEVER,
         denial.reason,
+        denial.sequence,
     )

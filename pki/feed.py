@@ -49,6 +49,11 @@ class Pace:
     timeout: float = 10.0  # of one ListDenials
 
 
+_PACE = Pace()
+# An issuer that does not answer must not keep a process from starting, seconds.
+_BEGIN_SECONDS = 2.0
+
+
 class DenialFeed:
     """Keeps one list of denials up to date until told to stop."""
 
@@ -58,7 +63,7 @@ class DenialFeed:
         denials: DenialList,
         *,
         watcher: str,
-        pace: Pace,
+        pace: Pace = _PACE,
         changed: Callable[[], None] = lambda: None,
         opened: Callable[[], None] = lambda: None,
         heard: Heard = lambda _response: None,
@@ -112,6 +117,12 @@ class DenialFeed:
             group.create_task(self._watch(stop), name="denial-watch")
             await stop.wait()
             self._poll_now.set()
+
+    async def begin(self) -> None:
+        """Have the list before the first caller comes, where the issuer answers at once."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BEGIN_SECONDS):
+                await self.poll_once()
 
     async def poll_once(self) -> None:
         """Read what is new by asking."""

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pki.denials import DenialList
+from pki.feed import DenialFeed
 from pki.renewal import ServiceRenewer
 from taskmanager.compute import Flavor
 from taskmanager.compute.local import LocalCompute
@@ -93,13 +95,16 @@ async def serve(
             interval=config.sweep_interval,
             retention=config.flow_retention,
         )
+        feed = DenialFeed(issuer_channel, DenialList(), watcher="taskmanager")
         service = TaskManagerService(conductor, sweeper, compute)
         server = build_internal_server(
             config.listen,
             identity=identity,
             register=lambda server: rpc.add_TaskManagerServiceServicer_to_server(service, server),
             services=[SERVICE],
+            denials=feed,
         )
+        await feed.begin()
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(sweeper.run(), name="sweeper"),
@@ -109,6 +114,7 @@ async def serve(
             group.create_task(
                 ServiceRenewer(identity, issuer_channel).run(stop), name="identity-renewal"
             )
+            group.create_task(feed.run(stop), name="denial-feed")
             await server.start()
             try:
                 log.info("serving on port %d", server.port)

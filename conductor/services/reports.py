@@ -24,10 +24,12 @@ from conductor.presence import Presence, PresenceTable, clean
 from conductor.services import checks
 from conductor.store import guests, reports
 from conductor.store.reports import Applied, BackupChange, UrgentReport
+from trove_grpc.context import caller
 from trove_grpc.errors import NotFoundError, UnavailableError
 from trove_grpc.gen.conductor.v1 import report_service_pb2 as pb2
 from trove_grpc.gen.conductor.v1 import report_service_pb2_grpc
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
+from trove_grpc.interceptors import Denials
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +43,14 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
         config: Config,
         database: Database,
         presence: PresenceTable,
+        denials: Denials | None = None,
         stop: asyncio.Event,
         now: Callable[[], dt.datetime],
     ) -> None:
         self._config = config
         self._database = database
         self._presence = presence
+        self._denials = denials
         self._stop = stop
         self._now = now
 
@@ -113,6 +117,7 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
             batch = await self._next_batch(context)
             if not isinstance(batch, pb2.ReportRequest):
                 return
+            self._refuse_denied()
             applied = await self._take(batch)
             if applied:
                 await context.write(_acknowledge(applied))
@@ -137,6 +142,11 @@ class ReportService(report_service_pb2_grpc.ReportServiceServicer):
             session_epoch=live.session.session_epoch,
             lease_expire_time=views.timestamp(live.gateway.lease_expire_time),
         )
+
+    def _refuse_denied(self) -> None:
+        """A stream outlives the look at its certificate: look again at each batch."""
+        if self._denials is not None and (refusal := self._denials.refusal(caller())):
+            raise refusal
 
     async def _next_batch(self, context: Any) -> object:
         """The next batch, or the end of the stream; raises UnavailableError when we stop."""

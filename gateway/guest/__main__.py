@@ -177,7 +177,7 @@ async def serve(
                 # One attempt each before the first guest comes; later ones are the loops'.
                 address = config.advertise or _dialable(endpoints.internal)
                 await directory.announce(address)
-                await feed.poll_once()
+                await feed.begin()
                 group.create_task(directory.keep_lease(halt), name="gateway-lease")
                 group.create_task(watching.run(halt), name="watching-the-issuer")
                 group.create_task(refusals.run(halt), name="refusal-journal")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pki import profiles
 from pki.authority import Authorities
-from pki.issuer import ledger
+from pki.issuer import ledger, quarantine
 from pki.issuer.config import Config
 from pki.models import Certificate, Subject, Token
 from pki.store import audit, authorities, certificates, subjects, tokens
@@ -42,6 +42,9 @@ class Refusal:
 
     why: str
     token_id: str = field(default="", compare=False)
+
+
+_USED_BY_ANOTHER = Refusal("used by another key")
 
 
 class Guests:
@@ -73,6 +76,9 @@ class Guests:
             outcome: Certificate | Refusal = Refusal("unknown")
         else:
             outcome = self._redeem(session, row, instance_id, public_key, now)
+            if outcome == _USED_BY_ANOTHER:
+                # Only who knows the secret gets here: it leaked, or the machine was copied.
+                quarantine.begin(session, instance_id, quarantine.TOKEN, actor=actor, now=now)
         if isinstance(outcome, Refusal):
             tokens.count_failure(session, shown.lookup)
             return Refusal(outcome.why, "" if row is None else row.token_id)
@@ -233,6 +239,8 @@ class Guests:
             ledger.supersede(session, certificate, reason="enrolled anew", now=now)
         if previous:
             subject.enrol_epoch += 1
+        # Whoever could have the token minted has seen to it: what is enrolled now is the guest.
+        quarantine.end(session, subject)
         return self._issue_guest(session, subject, public_key, now=now)
 
     def _repeat(
@@ -240,7 +248,7 @@ class Guests:
     ) -> Certificate | Refusal:
         """The lost reply again: same key, soon, and never used since."""
         if row.used_by_key != wanted:
-            return Refusal("used by another key")
+            return _USED_BY_ANOTHER
         assert row.used_at is not None  # noqa: S101  the caller asked
         certificate = certificates.by_key(session, wanted)
         if (
@@ -293,6 +301,7 @@ class Guests:
             instance_id=row.instance_id,
             tenant_id=subject.tenant_id,
         )
+        quarantine.refuse(subject)
         if row.state == certificates.PENDING:
             self._promote(session, row, now)
         return row, subject

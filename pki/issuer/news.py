@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from pki import shared_metrics
 from pki.denials import DenialList
 from pki.issuer import answers
 from pki.models import Denial
@@ -135,6 +136,8 @@ class News:
 
     def _tell(self, state: State | None, problem: str = "") -> None:
         self._problem = problem
+        if state is not None:
+            shared_metrics.BUNDLE_VERSION.labels("issuer").set(state.bundle_version)
         if state != self._state:
             self._state = state
             self._changed.set()

@@ -13,6 +13,7 @@ from grpc import aio
 
 from pki.custody import check_directory
 from pki.issuer import bootstrap, inventory
+from pki.issuer.agent_service import AgentServicer
 from pki.issuer.audit_service import AuditServicer
 from pki.issuer.authority_service import AuthorityServicer
 from pki.issuer.config import Config
@@ -29,6 +30,8 @@ from pki.issuer.watch_service import WatchServicer
 from pki.store import Store
 from trove_grpc import metrics, readiness
 from trove_grpc.errors import TroveError
+from trove_grpc.gen.issuer.v1 import agent_service_pb2 as agent_pb
+from trove_grpc.gen.issuer.v1 import agent_service_pb2_grpc as agent_rpc
 from trove_grpc.gen.issuer.v1 import audit_service_pb2 as audit_pb
 from trove_grpc.gen.issuer.v1 import audit_service_pb2_grpc as audit_rpc
 from trove_grpc.gen.issuer.v1 import authority_service_pb2 as authority_pb
@@ -49,6 +52,7 @@ _SERVICES = [
         authority_pb.DESCRIPTOR,
         watch_pb.DESCRIPTOR,
         audit_pb.DESCRIPTOR,
+        agent_pb.DESCRIPTOR,
     )
     for service in descriptor.services_by_name.values()
 ]
@@ -98,12 +102,14 @@ async def _serve(
     servicer = IssuerServicer(store, signers, config, refusals=diary.refusals, tally=tally)
     rotating = AuthorityServicer(store, signers, rotator, config)
     watching = WatchServicer(store, news, config)
+    agents = AgentServicer(store, config)
 
     def register(server: aio.Server) -> None:
         rpc.add_IssuerServiceServicer_to_server(servicer, server)
         authority_rpc.add_AuthorityServiceServicer_to_server(rotating, server)
         watch_rpc.add_WatchServiceServicer_to_server(watching, server)
         audit_rpc.add_AuditServiceServicer_to_server(AuditServicer(store, diary), server)
+        agent_rpc.add_AgentServiceServicer_to_server(agents, server)
 
     config.operator_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # On that socket nobody is asked for a certificate: its directory is the lock.

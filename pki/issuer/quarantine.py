@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from sqlalchemy.orm import Session
 
-from pki import metrics
+from pki import metrics, shared_metrics
 from pki.models import Subject
 from pki.store import audit, news, subjects
 from trove_grpc.errors import ConflictError
@@ -55,11 +55,15 @@ def begin(
     )
     news.mark(session)
     metrics.QUARANTINES.inc()
+    if reason != CLONE:  # which its gateway has counted
+        shared_metrics.CLONES_SUSPECTED.inc()
     return True
 
 
 def end(session: Session, subject: Subject) -> None:
     """Let the instance be served again; the caller writes why."""
+    if subject.quarantine_time is None:
+        return
     subject.quarantine_time = None
     subject.quarantine_reason = ""
     session.flush()

@@ -16,10 +16,10 @@ from cryptography.x509 import verification
 from sqlalchemy.orm import Session
 
 from pki import profiles, proof
-from pki.issuer import ledger
+from pki.issuer import ledger, quarantine
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests
-from pki.models import Certificate
+from pki.models import Certificate, Subject
 from pki.store import audit, authorities, certificates, subjects
 from trove_grpc.errors import ConflictError, UnauthenticatedError
 from trove_grpc.gen.common.v1 import trust_pb2
@@ -87,7 +87,8 @@ class Recovery:
                 reason="CERTIFICATE_DENIED",
                 subject=shown.uri,
             )
-        self._check_age(row, now)
+        quarantine.refuse(subject)
+        self._check_age(row, subject, now)
         recovered = self._guests.issue_next(session, subject, row, request.public_key, now)
         audit.append(
             session,
@@ -151,7 +152,7 @@ class Recovery:
             )
         return shown
 
-    def _check_age(self, row: Certificate, now: dt.datetime) -> None:
+    def _check_age(self, row: Certificate, subject: Subject, now: dt.datetime) -> None:
         if now < row.expire_time:
             raise ConflictError(
                 f"certificate {row.serial} is good until {row.expire_time:%FT%TZ}, it is "
@@ -159,10 +160,13 @@ class Recovery:
                 reason="NOT_EXPIRED",
                 subject=row.instance_id or "",
             )
-        if now > row.expire_time + self._config.recovery_grace:
+        is_let_in = subject.recovery_until_time is not None and now <= subject.recovery_until_time
+        if now > row.expire_time + self._config.recovery_grace and not is_let_in:
             raise ConflictError(
                 f"certificate {row.serial} expired at {row.expire_time:%FT%TZ}, more than "
-                f"{self._config.recovery_grace} ago; enrol again with a new token",
+                f"{self._config.recovery_grace} ago; an operator lets it in "
+                f"(`trove-pki agents allow-recovery {row.instance_id}`), or it enrols with a new "
+                "token",
                 reason="RECOVERY_TOO_LATE",
                 subject=row.instance_id or "",
             )

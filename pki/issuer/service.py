@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from pki import csr, tokens
 from pki.authority import Authorities
-from pki.issuer import answers, checks, inventory, recovery
+from pki.issuer import answers, checks, inventory, quarantine, recovery
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
 from pki.issuer.limits import FailureLimiter
@@ -178,7 +178,8 @@ class IssuerServicer(rpc.IssuerServiceServicer):
                 lambda session: (
                     self._guests.renew(session, request.certificate_pem, public_key, now),
                     authorities.bundle(session),
-                )
+                ),
+                is_renewal=True,
             )
         except TroveError as error:
             self._tally.failed(hashlib.sha256(request.certificate_pem).hexdigest(), error)
@@ -428,14 +429,26 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             next_page_token=str(rows[-1].number) if len(rows) == size else "",
         )
 
-    async def _run_for_guest(self, work: Callable[[Session], Result]) -> Result:
-        """Run a guest's transaction; a suspicious refusal is written down though all is undone."""
+    async def _run_for_guest(
+        self, work: Callable[[Session], Result], *, is_renewal: bool = False
+    ) -> Result:
+        """Run a guest's transaction; a suspicious refusal is written down though all is undone.
+
+        A superseded certificate that asks for its successor means two holders of the instance's
+        identity. In other calls it may be one that was on its way while it was superseded.
+        """
         try:
             return await self._store.run(work)
         except TroveError as error:
             if error.reason not in _SUSPICIOUS:
                 raise
-            subject, actor = error.subject, _actor()
+            subject, actor, now = error.subject, _actor(), self._now()
+            if is_renewal and error.reason == "STALE_SERIAL":
+                await self._store.run(
+                    lambda session: quarantine.begin(
+                        session, subject, quarantine.STALE, actor=actor, now=now
+                    )
+                )
             # One guest that insists must not fill the audit: beyond the limit it is only refused.
             self._failures.check(subject)
             self._failures.count(subject)

@@ -143,3 +143,11 @@ def shown(value: str) -> str:
     """Foreign text for a column: NUL and control characters come out escaped, not interpreted."""
     escaped = value if value.isprintable() else value.encode("unicode_escape").decode()
     return escaped[:_MAX_TEXT]
+
+
+def has(session: Session, action: str, subject: str) -> bool:
+    """Whether such a thing was ever done to it. Reads the whole diary: for people's rare verbs."""
+    query = sa.select(AuditRecord.sequence).where(
+        AuditRecord.action == action, AuditRecord.subject == shown(subject)
+    )
+    return session.scalars(query.limit(1)).first() is not None

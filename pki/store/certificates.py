@@ -48,6 +48,20 @@ def live_of_instance(session: Session, instance_id: str, kind: str) -> Sequence[
     ).all()
 
 
+def denied_of_instance(
+    session: Session, instance_id: str, now: dt.datetime
+) -> Sequence[Certificate]:
+    """Those of its agent that were denied and would be good otherwise."""
+    return session.scalars(
+        sa.select(Certificate).where(
+            Certificate.instance_id == instance_id,
+            Certificate.kind == "guest",
+            Certificate.state == DENIED,
+            Certificate.expire_time > now,
+        )
+    ).all()
+
+
 def count_issued(session: Session, name: str, kind: str, since: dt.datetime) -> int:
     return session.execute(
         sa.select(sa.func.count())

@@ -30,8 +30,8 @@ def write(
 ) -> Denial:
     """Deny something from `effective_time` (default: now) on.
 
-    A denial that stands already stays as it is, unless the new one begins earlier: then it gets
-    a new number, so that gateways which have read the old one learn of it.
+    A denial that stands already stays as it is, unless the new one begins earlier or the old one
+    has ended: then it gets a new number, so that gateways which have read it learn of it.
     """
     effective = effective_time or now
     # The counter's lock comes first: it also keeps two writers of one value apart.
@@ -50,6 +50,11 @@ def write(
             expire_time=expire_time,
         )
         session.add(known)
+    elif known.expire_time is not None and known.expire_time <= now:
+        known.sequence = sequence
+        known.reason = reason
+        known.effective_time = effective
+        known.expire_time = expire_time
     elif effective < known.effective_time:
         known.sequence = sequence
         known.reason = reason
@@ -78,10 +83,35 @@ def effective(
         sa.select(Denial)
         .where(
             sa.or_(*(sa.and_(Denial.kind == k, Denial.value == v) for k, v in names)),
-            Denial.effective_time <= now,
+            acts_at(now),
         )
         .limit(1)
     ).first()
+
+
+def acts_at(now: dt.datetime) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        Denial.effective_time <= now,
+        sa.or_(Denial.expire_time.is_(None), Denial.expire_time > now),
+    )
+
+
+def stands(session: Session, kind: str, value: str, now: dt.datetime) -> bool:
+    """Whether there is such a denial that has not ended, though it may act only later."""
+    return _standing(session, kind, value, now) is not None
+
+
+def lift(session: Session, kind: str, value: str, now: dt.datetime) -> bool:
+    """End a denial now; False when none stands. It gets a new number: gateways must hear of it."""
+    sequence = counters.next_value(session, counters.DENIALS)
+    known = _standing(session, kind, value, now)
+    if known is None:
+        return False
+    known.sequence = sequence
+    known.expire_time = now
+    session.flush()
+    news.mark(session)
+    return True
 
 
 def prune(session: Session, before: dt.datetime) -> None:
@@ -92,3 +122,13 @@ def prune(session: Session, before: dt.datetime) -> None:
     session.execute(
         sa.delete(Denial).where(Denial.expire_time < before, Denial.sequence < head(session))
     )
+
+
+def _standing(session: Session, kind: str, value: str, now: dt.datetime) -> Denial | None:
+    return session.scalars(
+        sa.select(Denial).where(
+            Denial.kind == kind,
+            Denial.value == value,
+            sa.or_(Denial.expire_time.is_(None), Denial.expire_time > now),
+        )
+    ).one_or_none()
