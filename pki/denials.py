@@ -33,8 +33,8 @@ class DenialList:
 
     Of two denials of one thing the earlier start and the later end count: that a stolen
     certificate is also superseded, from tomorrow on, must not free it until then. One that has
-    ended already, with a higher number than what is known, was lifted. The list's size is that
-    of the issuer's, from which what expired by itself is dropped.
+    ended already, with a higher number than what is known, was lifted. The list's size is that of
+    the issuer's, from which what expired by itself is dropped.
     """
 
     def __init__(self, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:

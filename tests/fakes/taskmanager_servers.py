@@ -93,6 +93,9 @@ class IssuerFace(issuer_service_pb2_grpc.IssuerServiceServicer):
         token = await self._issuer.mint_token(request.instance_id)
         return issuer_service_pb2.MintTokenResponse(token_id=token.id, token=token.secret.reveal())
 
+    async def ListDenials(self, request, context):
+        return issuer_service_pb2.ListDenialsResponse()
+
     async def VoidTokens(self, request, context):
         await self._issuer.void_tokens(request.instance_id)
         return issuer_service_pb2.VoidTokensResponse()

@@ -126,3 +126,19 @@ def test_list_says_when_a_denial_begins_to_act():
     known = listing(pb2.Denial(kind=pb2.DENIAL_KIND_SERIAL, value="ab12", effective_time=at(NOW)))
     assert known.starts_between(NOW - minute, NOW)
     assert not known.starts_between(NOW, NOW + minute)
+
+
+def test_lifted_denial_frees_and_a_later_one_refuses_again():
+    tenant = {"kind": pb2.DENIAL_KIND_TENANT, "value": "tenant-a"}
+    known = listing(pb2.Denial(sequence=1, **tenant))
+    known.apply([pb2.Denial(sequence=2, expire_time=at(NOW), **tenant)])
+    assert known.refusal(GUEST) is None
+    known.apply([pb2.Denial(sequence=3, **tenant)])
+    assert known.refusal(GUEST) is not None
+
+
+def test_lifting_that_is_older_than_what_is_known_frees_nobody():
+    tenant = {"kind": pb2.DENIAL_KIND_TENANT, "value": "tenant-a"}
+    known = listing(pb2.Denial(sequence=3, **tenant))
+    known.apply([pb2.Denial(sequence=2, expire_time=at(NOW), **tenant)])
+    assert known.refusal(GUEST) is not None
