@@ -66,7 +66,7 @@ class Diary:
         self.file.export_key(self._key.public_pem)
         exported = self.file.verified(self._key.key.public_key(), newest=seal.NEWEST)
         self._store.run_now(lambda session: seal.compare(session, exported))
-        self._export_missing(exported)
+        self._export_missing()
         metrics.AUDIT_CHAIN_OK.set(1)
 
     def checkpoint(self) -> Statement | None:
@@ -148,11 +148,12 @@ class Diary:
             self._custody.store(seal.AUDIT_KEY, new_key())
         return AuditKey(self._custody.load(seal.AUDIT_KEY))
 
-    def _export_missing(self, exported: list[Statement]) -> None:
+    def _export_missing(self) -> None:
         """Export again what the file lacks: another issuer wrote it, or the file was cut."""
-        have = {each.sequence for each in exported}
         kept = self._store.run_now(lambda s: checkpoints.after(s, 0, 1_000_000))
-        lacking = [row for row in kept if row.sequence not in have]
+        # Read after the database: an issuer that serves writes to the file first.
+        have = {(each.epoch, each.sequence) for each in self.file.read()}
+        lacking = [row for row in kept if (row.epoch, row.sequence) not in have]
         for row in lacking:
             self.file.append(Statement.from_row(row, self._config.trust_domain))
         if lacking:

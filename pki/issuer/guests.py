@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pki import profiles
 from pki.authority import Authorities
-from pki.issuer import ledger, quarantine
+from pki.issuer import adoption, ledger, quarantine
 from pki.issuer.config import Config
 from pki.models import Certificate, Subject, Token
 from pki.store import audit, authorities, certificates, subjects, tokens
@@ -101,7 +101,7 @@ class Guests:
         now: dt.datetime,
     ) -> Certificate:
         """The guest's next certificate, pending until it is used."""
-        present, subject = self._authenticate(session, certificate_pem, now)
+        present, subject = self._authenticate(session, certificate_pem, now, adopts=True)
         renewed = self.issue_next(session, subject, present, public_key, now)
         audit.append(
             session,
@@ -137,7 +137,7 @@ class Guests:
 
     def confirm(self, session: Session, certificate_pem: bytes, now: dt.datetime) -> None:
         """Make the shown certificate the current one; the one before it fades."""
-        self._authenticate(session, certificate_pem, now)
+        self._authenticate(session, certificate_pem, now, adopts=True)
 
     def issue_engine(
         self,
@@ -260,18 +260,26 @@ class Guests:
         return certificate
 
     def _authenticate(
-        self, session: Session, certificate_pem: bytes, now: dt.datetime
+        self,
+        session: Session,
+        certificate_pem: bytes,
+        now: dt.datetime,
+        *,
+        adopts: bool = False,
     ) -> tuple[Certificate, Subject]:
         """The record of a certificate that its holder shows, and its live subject.
 
         A gateway passes the certificate on, so nothing about it is taken on trust: it must be,
         byte for byte, one we issued. The first use of a pending one promotes it (SPIRE's rule).
+        `adopts` takes one up that a rebuilt database does not know.
 
         Raises UnauthenticatedError, or ConflictError (STALE_SERIAL, INSTANCE_RETIRED).
         """
         shown = identify(certificate_pem, authorities.bundle(session))
         check_validity(shown, now)
         row = certificates.by_serial(session, shown.serial)
+        if row is None and adopts:
+            row = adoption.adopt_guest(session, shown, now)
         if (
             row is None
             or row.instance_id is None

@@ -16,7 +16,7 @@ from cryptography.x509 import verification
 from sqlalchemy.orm import Session
 
 from pki import profiles, proof
-from pki.issuer import ledger, quarantine
+from pki.issuer import adoption, ledger, quarantine
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests
 from pki.models import Certificate, Subject
@@ -58,6 +58,8 @@ class Recovery:
         """
         shown = self._verify(session, request)
         row = certificates.by_serial(session, shown.serial)
+        if row is None:
+            row = adoption.adopt_guest(session, shown, now)
         if row is None or row.kind != _GUEST or not _is_same_leaf(row, request):
             raise UnauthenticatedError(
                 f"certificate {shown.serial} was not issued here",

@@ -89,11 +89,10 @@ class Refusals:
         """Take down a call that ended in an error; fits trove_grpc.interceptors.Refused."""
         if not isinstance(error, _REFUSALS):
             return
-        is_forbidden = isinstance(error, PermissionDeniedError)
-        if caller is not None and caller.role is Role.GATEWAY and not is_forbidden:  # noqa: SIM102
-            # What a guest is refused through a gateway the handlers write down themselves.
-            if error.subject != caller.uri:
-                return
+        if caller is not None and caller.role is Role.GATEWAY:
+            is_its_own = isinstance(error, PermissionDeniedError) or error.subject == caller.uri
+            if not is_its_own:
+                return  # a guest was refused through it: the handlers write that down
         address = peer.rpartition(":")[0]  # without the port, which is another each time
         self.note(
             "refuse-call",

@@ -105,7 +105,6 @@ def verify(
     exported, problem = _exported(file, public_key)
     kept = _kept(store, trust_domain)
     epoch = store.run_now(lambda session: session.scalars(sa.select(Domain.epoch)).one())
-    known = {each.sequence: each for each in kept}
     wrong = _signature_problem(kept, public_key)
     check, bad, why = audit.ChainCheck(), 0, ""
     signed = {each.sequence: each.hash for each in exported if each.epoch == epoch}
@@ -133,7 +132,8 @@ def verify(
             break
     if not bad:
         bad, why = _ending(store, check.position, signed)
-    missing = [number for number in known if number not in {each.sequence for each in exported}]
+    there = {(each.epoch, each.sequence) for each in exported}
+    missing = [each.sequence for each in kept if (each.epoch, each.sequence) not in there]
     if not why and not problem and missing:
         problem = f"{file.path} lacks checkpoint {missing[0]} of the database: the file was cut"
     return Verdict(

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from pki import profiles
 from pki.authority import Authorities
-from pki.issuer import ledger
+from pki.issuer import adoption, ledger
 from pki.issuer.config import Config
 from pki.models import Certificate
 from pki.store import audit, certificates, services
@@ -74,6 +74,8 @@ class Services:
         Raises UnauthenticatedError, or ConflictError (STALE_SERIAL).
         """
         row = certificates.by_serial(session, caller.serial)
+        if row is None:
+            row = adoption.adopt_service(session, caller, now)
         if row is None:
             raise UnauthenticatedError(
                 f"certificate {caller.serial} was not issued here",

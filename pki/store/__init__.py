@@ -31,6 +31,8 @@ _SERVER_WORKERS = 4
 _MAX_WAITING = 512
 _BUSY_TIMEOUT_MS = 10_000
 _ATTEMPTS = 5
+# Execution option of a connection that only reads.
+READ_ONLY = "trove_read_only"
 # Apart, or two that met in a deadlock meet again. Seconds, times the attempt.
 _LONGEST_PAUSE = 0.02
 
@@ -181,5 +183,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes later would fail with "database is locked".
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    # A transaction that reads first and writes later would fail with "database is locked"; one
+    # that only reads keeps nobody from writing.
+    is_reader = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if is_reader else "BEGIN IMMEDIATE")
