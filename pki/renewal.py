@@ -100,7 +100,7 @@ class ServiceRenewer:
         """Fetch the bundle; renew when it is time. Raises TroveError when the issuer is away."""
         await self._refresh_bundle()
         if self._now() >= self._due_time():
-            await self._renew()
+            await self.renew()
 
     def _due_time(self) -> dt.datetime:
         leaf = self._identity.load().leaf
@@ -125,7 +125,8 @@ class ServiceRenewer:
         active = _active_key_id(self._identity.bundle())
         return active is not None and active != _issuer_key_id(leaf)
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
+        """Take a new certificate now, due or not."""
         key, request = new_request()
         response = await call(
             self._issuer.stub(rpc.IssuerServiceStub).RenewService,
