@@ -38,7 +38,18 @@ class Exit(enum.IntEnum):
 
 
 # Said by `custody` and by the identity on disk, not by a peer.
-_INTEGRITY_REASONS = frozenset({"CUSTODY", "AUDIT_BROKEN"})
+_INTEGRITY_REASONS = frozenset(
+    {
+        "CUSTODY",
+        "CUSTODY_AMBIGUOUS",
+        "CUSTODY_DAMAGED",
+        "CUSTODY_FOREIGN",
+        "CUSTODY_GONE",
+        "CUSTODY_NO_PAYLOAD",
+        "CUSTODY_OTHER_KEK",
+        "CUSTODY_OTHER_KEY",
+    }
+)
 _LOCAL_REASONS = frozenset({"NO_IDENTITY"})
 
 

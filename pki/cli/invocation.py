@@ -23,6 +23,7 @@ class Invocation:
     options: argparse.Namespace
     console: Console
     now: dt.datetime
+    poll: float = 1.0  # seconds between two looks at something that is waited for
 
     def ask(self, work: Callable[[Issuer], Awaitable[Result]]) -> Result:
         """Run `work` with a connection as the options say."""

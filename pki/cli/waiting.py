@@ -22,8 +22,6 @@ ENDED: frozenset[Phase] = frozenset(
     {pb.ROTATION_PHASE_RETIRED, pb.ROTATION_PHASE_ABORTED, pb.ROTATION_PHASE_ROLLED_BACK}
 )
 GATES: frozenset[Phase] = frozenset({pb.ROTATION_PHASE_READY, pb.ROTATION_PHASE_DRAINED})
-# Between two looks, seconds.
-_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ async def follow(
     console: Console,
     timeout: dt.timedelta | None,
     leaving: Phase | None = None,
-    interval: float = _INTERVAL,
+    interval: float,
 ) -> Waited:
     """Look until the rotation reaches one of `goals`, stops, or `timeout` is over.
 

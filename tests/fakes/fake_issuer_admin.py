@@ -56,6 +56,7 @@ class State:
         now = dt.datetime.now(dt.UTC)
         self.authority = authority
         self.bundle_version = 1
+        self.is_push_heard = True
         self.agents: dict[str, agent_service_pb2.Agent] = {}
         self.services: list[ca.Service] = []
         self.certificates: list[issuer_service_pb2.IssuedCertificate] = []
@@ -157,6 +158,9 @@ class Issuer(issuer_service_pb2_grpc.IssuerServiceServicer):
 
     async def PushTrustBundle(self, request: Any, context: Any) -> Any:
         self.state.bundle_version += 1
+        if not self.state.is_push_heard:
+            version = self.state.bundle_version
+            return issuer_service_pb2.PushTrustBundleResponse(bundle_version=version)
         for agent in self.state.agents.values():
             if agent.is_online:
                 agent.held_bundle_version = self.state.bundle_version

@@ -20,7 +20,6 @@ from pki.cli.invocation import Invocation
 from trove_grpc.gen.issuer.v1 import audit_service_pb2 as pb
 
 _PAGE = 1000
-_POLL = 1.0
 _COLUMNS = (
     Column("SEQ", "sequence"),
     Column("TIME", "time"),
@@ -99,7 +98,7 @@ def _tail(invocation: Invocation) -> Exit:
         console.show(rows, _COLUMNS, empty="no records")
         last = max((row["sequence"] for row in rows), default=answer.head_sequence)
         while options.follow:
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(invocation.poll)
             for row in await _after(issuer, last, options.subject, options.action):
                 last = row["sequence"]
                 _say(invocation, row)

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from pki import profiles
 from pki.cli import spiffe_bundles
 from pki.cli.connection import Issuer
-from pki.cli.console import Column, Console, Row
+from pki.cli.console import Column, Row
 from pki.cli.documents import certificate_facts, kind_name, state_name
 from pki.cli.exits import CommandError, Exit
 from pki.cli.grammar import Verbs
@@ -24,7 +24,6 @@ from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 
 _FORMATS = ("spiffe", "pem", "pb")
-_POLL = 1.0
 
 
 def register(verbs: Verbs) -> None:
@@ -186,7 +185,7 @@ def _push(invocation: Invocation) -> Exit:
         if not options.wait:
             return version, []
         seconds = None if options.timeout is None else options.timeout.total_seconds()
-        return version, await _follow(issuer, console, version, seconds)
+        return version, await _follow(issuer, invocation, version, seconds)
 
     version, behind = invocation.ask(work)
     console.show([{"bundle_version": version, "behind": list(behind)}])
@@ -194,10 +193,10 @@ def _push(invocation: Invocation) -> Exit:
 
 
 async def _follow(
-    issuer: Issuer, console: Console, version: int, seconds: float | None
+    issuer: Issuer, invocation: Invocation, version: int, seconds: float | None
 ) -> list[str]:
     """Wait until everybody online holds `version`; those that do not when time is over."""
-    clock = asyncio.get_running_loop().time
+    clock, console = asyncio.get_running_loop().time, invocation.console
     ends = None if seconds is None else clock() + seconds
     while True:
         behind, everybody = await laggards(issuer, version)
@@ -207,7 +206,7 @@ async def _follow(
             if console.is_live:
                 console.note("")
             return behind
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(invocation.poll)
 
 
 async def laggards(issuer: Issuer, version: int) -> tuple[list[str], list[str]]:

@@ -490,6 +490,7 @@ async def _wait(
         console=invocation.console,
         timeout=invocation.options.timeout,
         leaving=leaving,
+        interval=invocation.poll,
     )
 
 

@@ -55,7 +55,7 @@ class Scene:
         out, notes, source = io.StringIO(), stream(), stream(f"{typed or ''}\n")
         options = program.build_parser().parse_args(arguments, argparse.Namespace(**DEFAULTS))
         console = Console(out=out, notes=notes, source=source, form=options.output)
-        status = program.run(Invocation(options, console, dt.datetime.now(dt.UTC)))
+        status = program.run(Invocation(options, console, dt.datetime.now(dt.UTC), poll=0.01))
         return Done(status, out.getvalue(), notes.getvalue())
 
     def ask(self, *arguments: str, typed: str | None = None) -> Done:
