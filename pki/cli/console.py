@@ -117,6 +117,11 @@ class Console:
         return self._source.readline().strip()
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 finding`, `2 findings`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _text(value: Any) -> str:
     if value is None or value == "":
         return "-"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pki.cli import times, waiting
+from pki.cli.console import counted
 from pki.cli.documents import certificate_facts, kind_name, span_of, state_name, time_of, used
 from pki.cli.findings import Finding, error, warning
 from pki.cli.snapshot import Snapshot
@@ -89,21 +90,21 @@ def fleet(seen: Snapshot) -> Iterator[Finding]:
     if count := counts["overdue"]:
         yield warning(
             "agents",
-            what=f"{count} agents are past two thirds of their certificate's life",
+            what=f"{counted(count, 'agent')} past two thirds of their certificate's life",
             why="they should have renewed at half; they expire next",
             do="trove-pki agents list --state overdue",
         )
     if count := counts["expired"]:
         yield warning(
             "agents",
-            what=f"{count} agents have expired",
+            what=f"{counted(count, 'agent')} expired",
             why="they come back by themselves while the recovery grace lasts, not after it",
             do="trove-pki agents list --state expired; start their guests",
         )
     if count := counts["lost"]:
         yield error(
             "agents",
-            what=f"{count} agents cannot come back by themselves",
+            what=f"{counted(count, 'agent')} that cannot come back by themselves",
             why="they expired longer ago than the grace, or their authority was tainted",
             do="trove-pki agents reissue-token --stale",
         )

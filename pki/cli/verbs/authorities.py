@@ -114,9 +114,9 @@ def _show(invocation: Invocation) -> Exit:
     for title, states in (("Active", ("ACTIVE",)), ("Prepared", _PREPARED), ("Old", _OLD)):
         found = [row for row in rows if row["state"] in states]
         lines = [_line(row) for row in found] or ["none"]
-        console.line(f"{f'{title} authorities:':21}{lines[0]}")
+        console.line(f"{f'{title} authorities:':23}{lines[0]}")
         for line in lines[1:]:
-            console.line(f"{'':21}{line}")
+            console.line(f"{'':23}{line}")
     return Exit.OK
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from pki.cli import times
 from pki.cli.connection import Issuer
-from pki.cli.console import Column, Row
+from pki.cli.console import Column, Row, counted
 from pki.cli.documents import enum_name, kind_name, time_of, used
 from pki.cli.exits import CommandError, Exit
 from pki.cli.grammar import Reach, Verbs
@@ -96,9 +96,11 @@ def _say_findings(invocation: Invocation, rows: Sequence[Row], guests: Row) -> N
     found = [f"{row['name']} is {row['state']}" for row in rows if row["state"] != "ok"]
     for state in ("overdue", "expired", "lost"):
         if count := guests["states"].get(state, 0):
-            found += [f"{count} guests {state} (see: trove-pki agents list --state {state})"]
+            found += [
+                f"{counted(count, 'guest')} {state} (see: trove-pki agents list --state {state})"
+            ]
     if found:
-        invocation.console.line(f"{len(found)} findings: {'; '.join(found)}")
+        invocation.console.line(f"{counted(len(found), 'finding')}: {'; '.join(found)}")
 
 
 async def _life(issuer: Issuer, service: authority_service_pb2.Service) -> Row:

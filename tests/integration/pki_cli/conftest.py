@@ -41,13 +41,12 @@ class Done:
         return json.loads(self.out)
 
 
-class Scene:
-    """An issuer and somebody who asks it."""
+class Asker:
+    """Somebody who asks an issuer by its socket."""
 
-    def __init__(self, root: Path, fake: FakeIssuerAdmin) -> None:
+    def __init__(self, root: Path, socket: Path) -> None:
         self.root = root
-        self.fake = fake
-        self.state = fake.state
+        self.socket = socket
 
     def run(self, *arguments: str, typed: str | None = None) -> Done:
         """Run a command exactly as written; `typed` is what somebody at a terminal answers."""
@@ -60,10 +59,19 @@ class Scene:
 
     def ask(self, *arguments: str, typed: str | None = None) -> Done:
         """Run a command over the local socket, for people."""
-        return self.run(*arguments, "--socket", str(self.fake.socket), typed=typed)
+        return self.run(*arguments, "--socket", str(self.socket), typed=typed)
 
     def json(self, *arguments: str) -> Done:
         return self.ask("--output", "json", *arguments)
+
+
+class Scene(Asker):
+    """An issuer in memory and somebody who asks it."""
+
+    def __init__(self, root: Path, fake: FakeIssuerAdmin) -> None:
+        super().__init__(root, fake.socket)
+        self.fake = fake
+        self.state = fake.state
 
 
 @pytest.fixture

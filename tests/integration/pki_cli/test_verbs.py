@@ -73,7 +73,7 @@ def test_expirations_show_services_guests_and_authorities(scene: Scene):
     scene.state.add_agent("EXPIRED")
     done = scene.ask("certs", "check-expiration")
     assert "gateway/h is DUE" in done.out
-    assert "1 guests expired (see: trove-pki agents list --state expired)" in done.out
+    assert "1 guest expired (see: trove-pki agents list --state expired)" in done.out
     assert "guests (1)" in done.out
     rows = scene.json("certs", "check-expiration").rows
     states = {row["name"]: row["state"] for row in rows if row["type"] == "service"}
@@ -154,7 +154,7 @@ def test_tokens_are_created_listed_and_revoked(scene: Scene):
 def test_authority_is_shown_by_what_it_is_for_now(scene: Scene):
     done = scene.ask("ca", "show", "guest")
     active, prepared, old = done.out.splitlines()
-    assert active.startswith("Active authorities:  g1  ACTIVE")
+    assert active.startswith("Active authorities:    g1  ACTIVE")
     assert "signed by root g1" in active
     assert prepared.split(":")[1].strip() == old.split(":")[1].strip() == "none"
 
@@ -312,7 +312,7 @@ def stuck(scene: Scene) -> None:
         (skewed, "clock", "all 3 agents at gw-1 are off by 5m"),
         (lambda s: setattr(s.state, "clock_error", DAY), "clock", "issuer's clock differs"),
         (lambda s: s.state.add_agent("OVERDUE"), "agents", "past two thirds"),
-        (lambda s: s.state.add_agent("EXPIRED"), "agents", "1 agents have expired"),
+        (lambda s: s.state.add_agent("EXPIRED"), "agents", "1 agent expired"),
         (lambda s: s.state.add_agent("LOST"), "agents", "reissue-token --stale"),
         (lambda s: s.state.add_agent("QUARANTINED"), "quarantine", "resolve-clone"),
         (lambda s: s.state.add_service("api", age=5 * DAY), "services", "has used"),
