@@ -329,9 +329,7 @@ class Authorities(ca_rpc.AuthorityServiceServicer):
             ),
         )
         if request.authority:
-            rotation.authorities.add(
-                kind=request.authority, old_generation=1, new_generation=_GENERATION
-            )
+            rotation.authorities.add(kind=request.authority, old_generation=1)
         return rotation
 
     async def StartRotation(self, request: Any, context: Any) -> Any:
@@ -356,6 +354,9 @@ class Authorities(ca_rpc.AuthorityServiceServicer):
         if phase == ca.ROTATION_PHASE_REISSUING and progress.guests_reissued < 3:
             progress.guests_reissued += 1
             return
+        if phase == ca.ROTATION_PHASE_PLANNED:
+            for each in rotation.authorities:
+                each.new_generation = _GENERATION
         if phase == ca.ROTATION_PHASE_DISTRIBUTING:
             progress.guests_acknowledged, progress.services_acknowledged = 3, 2
         self.state.enter(rotation, ca.RotationPhase.values()[phase + 1])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from pki.issuer import inventory, process
 from pki.issuer.config import Config
@@ -18,6 +19,15 @@ from tests.integration.pki.conftest import make_config, private_directory
 from tests.integration.pki_cli.conftest import Asker, Scene
 
 __all__ = ["private_directory"]
+
+
+# A rotation without guests has nobody to wait for but its own pace.
+QUICK = {
+    "rotation_poll": dt.timedelta(milliseconds=50),
+    "rotation_soak": dt.timedelta(milliseconds=50),
+    "rotation_spread": dt.timedelta(milliseconds=50),
+    "rotation_canary_wait": dt.timedelta(milliseconds=50),
+}
 
 
 class RealIssuer:
@@ -83,7 +93,7 @@ def issuer(
         instance_id = scene.state.add_agent("NEVER").instance_id
         yield Issuer(scene, instance_id, scene.fake.address)
         return
-    config = make_config(private_directory)
+    config = make_config(private_directory, **QUICK)
     file = private_directory / "issuer.toml"
     names = ("identity", "operator_socket", "database_url", "custody_directory", "passphrase_file")
     file.write_text("".join(f'{name} = "{getattr(config, name)}"\n' for name in names))
@@ -154,3 +164,77 @@ def test_an_instance_nobody_knows_is_an_error_with_a_remedy(issuer: Issuer):
     done = issuer.asker.ask("token", "create", "--instance", str(uuid.uuid4()))
     assert done.status == 1
     assert done.notes.startswith("trove-pki: ")
+
+
+def test_authorities_are_listed_and_shown(issuer: Issuer):
+    rows = issuer.asker.json("ca", "list").rows
+    assert {(row["authority"], row["generation"], row["state"]) for row in rows} == {
+        (name, 1, "ACTIVE")
+        for name in ("root", "guest", "service", "operator", "database-root", "database")
+    }
+    signed_by = {row["authority"]: row["signed_by"] for row in rows}
+    assert (signed_by["root"], signed_by["database"]) == ("self", "database-root g1")
+    assert "signed by root g1" in issuer.asker.ask("ca", "show", "guest").out
+
+
+def test_crl_is_signed_by_the_generation_it_is_for(issuer: Issuer):
+    asker, file = issuer.asker, issuer.asker.root / "guest.crl"
+    assert asker.ask("crl", "export", "guest", "--out", str(file)).status == 0
+    pem = asker.ask("bundle", "show", "--authority", "guest", "--pem").out
+    key = x509.load_pem_x509_certificate(pem.encode()).public_key()
+    assert x509.load_der_x509_crl(file.read_bytes()).is_signature_valid(key)
+
+
+def test_taint_of_what_signs_is_refused_without_a_successor(issuer: Issuer):
+    done = issuer.asker.ask("taint", "guest", "1", "--reason", "copied", "--yes")
+    assert done.status == 4
+    states = {row["authority"]: row["state"] for row in issuer.asker.json("ca", "list").rows}
+    assert states["guest"] == "ACTIVE"
+
+
+START = ("rotate", "start", "intermediate", "guest", "--yes")
+
+
+def test_a_rotation_goes_from_its_plan_by_its_gates_to_its_end(issuer: Issuer):
+    asker = issuer.asker
+    plan = asker.json("rotate", "plan", "intermediate", "guest").rows[0]
+    assert (plan["plan"], plan["obstacles"]) == ("rotate guest g1->new", [])
+    assert asker.json("rotate", "status").rows == []
+    started = asker.json(*START, "--wait", "--timeout", "60s")
+    assert started.status == 0, started.notes
+    name = started.rows[0]["rotation_id"]
+    assert started.rows[0]["phase"] == "READY"
+    assert asker.json("rotate", "status").rows[0]["rotation_id"] == name
+    switched = asker.json("rotate", "advance", name, "--yes", "--wait", "--timeout", "60s")
+    assert (switched.status, switched.rows[0]["phase"]) == (0, "DRAINED"), switched.notes
+    retired = asker.json("rotate", "retire", name, "--yes", "--wait", "--timeout", "60s")
+    assert (retired.status, retired.rows[0]["phase"]) == (0, "RETIRED"), retired.notes
+    assert asker.ask("rotate", "retire", name, "--yes").status == 3
+
+
+def test_an_automatic_rotation_needs_nobody(issuer: Issuer):
+    done = issuer.asker.json(*START, "--auto", "--wait", "--timeout", "60s")
+    assert (done.status, done.rows[0]["phase"]) == (0, "RETIRED"), done.notes
+
+
+def test_a_rotation_is_held_let_go_on_and_given_up(issuer: Issuer):
+    asker = issuer.asker
+    name = asker.json(*START).rows[0]["rotation_id"]
+    pause = ("rotate", "pause", name, "--reason", "not now")
+    assert asker.json(*pause).rows[0]["is_paused"] is True
+    assert asker.ask(*pause).status == 3
+    assert asker.ask("rotate", "status", name, "--wait").status == 5
+    resumed = asker.json("rotate", "resume", name, "--wait", "--timeout", "60s")
+    assert (resumed.status, resumed.rows[0]["phase"]) == (0, "READY")
+    back = ("rotate", "rollback", name, "--reason", "not today", "--yes")
+    done = asker.json(*back, "--wait", "--timeout", "60s")
+    assert (done.status, done.rows[0]["phase"]) == (0, "ABORTED")
+    assert asker.ask(*back).status == 3
+
+
+def test_unknown_rotations_and_gates_that_are_not_there_are_told(issuer: Issuer):
+    asker = issuer.asker
+    assert asker.ask("rotate", "status", "rot-9999").status == 1
+    name = asker.json(*START, "--wait", "--timeout", "60s").rows[0]["rotation_id"]
+    assert asker.ask("rotate", "advance", name, "--to", "retired", "--yes").status == 4
+    assert asker.ask("rotate", "retire", name, "--yes").status == 4

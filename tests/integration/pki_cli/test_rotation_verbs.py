@@ -29,7 +29,7 @@ def test_plan_says_what_would_be_done_and_changes_nothing(scene: Scene):
     strand(scene)
     done = scene.ask("rotate", "plan", "intermediate", "guest")
     assert done.status == 0
-    assert done.out.startswith("Plan: rotate guest g1->g2")
+    assert done.out.startswith("Plan: rotate guest g1->new")
     assert "sign with root g1" in done.out
     assert "offline: 00000001" in done.out
     assert scene.state.rotations == {}
@@ -149,7 +149,7 @@ def test_status_lists_open_rotations_and_shows_who_is_behind(scene: Scene):
     assert "no rotation is open" in scene.ask("rotate", "status").out
     scene.ask(*START)
     instance_id = strand(scene)
-    assert "rot-0001  guest g1->g2  PLANNED" in scene.ask("rotate", "status").out
+    assert "rot-0001  guest g1->new  PLANNED" in scene.ask("rotate", "status").out
     one = scene.ask("rotate", "status", "rot-0001")
     assert f"behind: {instance_id}" in one.out
     rows = scene.json("rotate", "status", "rot-0001").rows
