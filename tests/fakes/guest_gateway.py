@@ -34,6 +34,7 @@ from trove_grpc.gen.guest.v1 import (
 )
 from trove_grpc.identity import Role, identify, serial_hex
 from trove_grpc.server import Server, build_enrolment_server, build_guest_server
+from trove_grpc.tls import anchors
 
 pb = guest_session_service_pb2
 
@@ -311,9 +312,9 @@ class _Identity(identity_service_pb2_grpc.IdentityServiceServicer):
             gateway._chains[key] = gateway.authority.engine_chain(
                 request.csr_der, ip_addresses=gateway.engine_addresses
             )
-        root = gateway.authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT]
+        roots = anchors(gateway.authority.bundle(), {trust_pb2.AUTHORITY_KIND_DATABASE_ROOT})
         response = identity_service_pb2.IssueEngineCertificateResponse(
-            chain_pem=gateway._chains[key], root_pem=root.pem
+            chain_pem=gateway._chains[key], root_pem=roots
         )
         gateway.lost("engine")
         return response
