@@ -32,6 +32,7 @@ class Mutation:
 HOUSE = "tests/unit/house/test_house.py"
 LISTENERS = "tests/integration/trove_grpc/test_listeners.py"
 ROTATING = "tests/integration/trove_grpc/test_rotating_listener.py"
+STORING = "tests/integration/guestagent/test_storing.py"
 STUBS = ("tools/generate_stubs.py",)
 
 MUTATIONS = (
@@ -204,6 +205,28 @@ MUTATIONS = (
         old="time.sleep(settle)",
         new="time.sleep(0)",
         tests=ROTATING,
+    ),
+    Mutation(
+        promise="a crash after staging leaves no request whose key is spent",
+        file="guestagent/identity.py",
+        old="        self.forget_next_request()\n        self.directory.promote()",
+        new="        self.directory.promote()",
+        tests=f"{STORING}::test_guest_killed_before_and_after_every_file_operation_and_again_"
+        "comes_up_whole",
+    ),
+    Mutation(
+        promise="an engine's certificate follows the database authority",
+        file="guestagent/database_authority.py",
+        old="return left <= 0",
+        new="return False",
+        tests="tests/unit/guestagent/test_database_authority.py",
+    ),
+    Mutation(
+        promise="a service renews when another generation signs",
+        file="pki/renewal.py",
+        old="return active is not None and active != _issuer_key_id(leaf)",
+        new="return False",
+        tests="tests/integration/pki/test_service_rotation.py",
     ),
 )
 

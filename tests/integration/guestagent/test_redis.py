@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from guestagent.engines import EngineCertificate, EngineSpec, Process
+from guestagent.engines import EngineSpec, Process
 from guestagent.engines.redis import Redis
 from tests.fakes.engine import FakeDatabaseAuthority
 from tests.integration.guestagent.conftest import PASSWORD, Machine
@@ -23,7 +23,7 @@ from tests.integration.guestagent.redis_guest import (
     user,
 )
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnsupportedError
-from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
+from trove_grpc.gen.common.v1 import engine_pb2
 
 PROGRAMS = Path("/usr/bin")
 
@@ -307,22 +307,17 @@ async def test_server_whose_socket_file_is_gone_is_stopped_all_the_same(running,
     assert not guest.servers()
 
 
-async def test_new_certificate_is_served_without_a_restart(running, guest, spec, authority):
+async def test_new_certificate_is_served_without_a_restart(running, guest, spec, issue):
     (pid,) = guest.servers()
 
     def served() -> str:
         return ssl.get_server_certificate((guest.address, REDIS_PORT), timeout=10)
 
-    async def sign(csr_der: bytes) -> EngineCertificate:
-        chain = authority.engine_chain(csr_der, ip_addresses=[guest.address])
-        root = authority.signers[trust_pb2.AUTHORITY_KIND_DATABASE_ROOT].pem
-        return EngineCertificate(chain_pem=chain, root_pem=root)
-
     before = await asyncio.to_thread(served)
-    await running.tend(spec, sign)
+    await running.tend(spec, issue)
     assert await asyncio.to_thread(served) == before
-    (guest.root / "engine/data/server.pem").unlink()  # as if it were due
-    await running.tend(spec, sign)
+    issue.supersedes = True
+    await running.tend(spec, issue)
     assert await asyncio.to_thread(served) != before
     assert guest.servers() == [pid]
 

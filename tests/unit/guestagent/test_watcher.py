@@ -189,6 +189,15 @@ async def test_engine_out_of_reach_is_not_taken_for_crashed(build, engine, told)
     assert engine.starts == 1
 
 
+async def test_housekeeping_is_done_at_the_next_look_when_somebody_asks_for_it(build, engine):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    async with running(watcher):
+        await eventually(lambda: engine.log.count("tend") == 1)
+        watcher.tend_soon()
+        await eventually(lambda: engine.log.count("tend") == 2)
+
+
 async def test_cut_off_prepare_leaves_the_guest_new(build, engine):
     watcher = build()
     engine.is_out_of_reach = True
