@@ -283,7 +283,9 @@ def kills(base: Path, authority: TestAuthority) -> int:
     assert calls > 0
     lives = 1
     for index, after in itertools.product(range(1, calls + 1), (False, True)):
-        for again in (None, index if after else chance.randrange(1, calls)):
+        # The second time at the same place or at another, alternately.
+        second = index if index % 2 else chance.randrange(1, calls)
+        for again in (None, second) if after else (None,):
             root, issuer = fresh(base / "guest"), Issuer(authority)
             status, _ = fork(root, issuer, killed_at(index, after=after))
             assert status == KILLED, (index, after, status)
@@ -293,7 +295,7 @@ def kills(base: Path, authority: TestAuthority) -> int:
             status, _ = fork(root, issuer, healthy)
             assert status == 0, (index, after, again)
             check_whole(root, issuer)
-            lives += 3
+            lives += 2 + (again is not None)
     return lives
 
 
