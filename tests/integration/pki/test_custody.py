@@ -146,7 +146,7 @@ def test_init_killed_after_any_key_ends_in_the_same_place(private_directory: Pat
     signers = store.run_now(lambda s: bootstrap.load(s, custody))
     assert len(custody.keys) == 6
     assert all(custody.keys[name].private_numbers() == first[name] for name in first)
-    assert len(signers._signers) == 4
+    assert len(signers._keys) == 4
     store.close()
 
 

@@ -19,6 +19,7 @@ from pki.requests import csr_der, key_pem, new_key
 from pki.store import denials
 from tests.fakes.certificates import TestAuthority
 from tests.integration.pki.conftest import TENANT, Desk
+from tests.integration.pki.rotation_desk import Fleet
 from trove_grpc.errors import TroveError
 
 DAY = dt.timedelta(days=1)
@@ -244,8 +245,18 @@ def test_compromised_authority_vouches_for_nobody(desk: Desk) -> None:
 
 @pytest.mark.parametrize("state", ["DRAINING", "RETIRED", "DESTROYED"])
 def test_guest_that_was_off_for_a_whole_rotation_comes_back(desk: Desk, state: str) -> None:
-    sleeper = Sleeper(desk)
-    set_state_of_guest_authority(desk, state)
+    sleeper, fleet = Sleeper(desk), Fleet(desk)
+    rotation = fleet.start("INTERMEDIATE", "guest", is_automatic=False)
+    fleet.run_until(rotation, "READY")
+    fleet.advance(rotation, "SWITCHED")
+    fleet.run_until(rotation, "DRAINED")
+    if state != "DRAINING":
+        fleet.advance(rotation, "RETIRED")
+        fleet.run_until(rotation, "RETIRED")
+    if state == "DESTROYED":
+        desk.now += desk.config.key_hold
+        fleet.tick(fleet.rotator())
+    assert fleet.states("guest") == {1: state, 2: "ACTIVE"}
     assert sleeper.recover().replaces == sleeper.certificate.serial
 
 

@@ -294,7 +294,7 @@ def stop_at(fleet: Fleet, rotation: rotations.Rotation, phase: str) -> None:
         except Stop:
             return
         fleet.take_bundle()
-        fleet.see()
+        fleet.follow()
         fleet.desk.now += fleet.desk.config.rotation_soak
     raise AssertionError(f"never at {phase}")
 
@@ -316,6 +316,8 @@ def test_enrolment_renewal_and_recovery_work_in_every_phase(sqlite_fleet: Fleet)
         for each in (certificate, renewed):
             chain = x509.load_pem_x509_certificates(each.chain_pem)
             assert chain[0].not_valid_after_utc <= chain[1].not_valid_after_utc
+
+    use("PLANNED", "after")
 
     def rotator():
         return fleet.rotator(observe=use)
