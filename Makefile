@@ -41,5 +41,8 @@ test-fleet: setup ## 1,000 agents, a gateway killed under them; report in build/
 test-sleepers: setup ## whole installations that slept over their certificates; clocks a day wrong
 	@dpkg -s libfaketime >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends libfaketime
 	@$(BIN)/python -m pytest -o timeout=1800 tests/sleepers/clocks.py tests/sleepers/whole_installation.py
+test-rotation-kills: setup ## a root rotation killed at each of its steps, twice in a row
+	@$(BIN)/python -m pytest -o timeout=1500 tests/rotation_kills/every_kill.py
+.PHONY: test-rotation-kills
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
 .PHONY: test-chaos test-state test-fleet test-sleepers
