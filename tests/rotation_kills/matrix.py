@@ -114,7 +114,7 @@ class Case:
             )
 
     def judge(self) -> None:
-        """One key and one certificate for each generation, which fit; one signer; a whole audit."""
+        """One key for each generation, and it fits; one signer of each kind; a whole audit."""
         with self._store() as store:
             found = store.run_now(authorities.list_all)
             bad = store.run_now(audit.first_bad_sequence)
