@@ -17,3 +17,14 @@ AUDIT_CHAIN_OK = Gauge(
 BREAKGLASS_ALIVE = Gauge(
     "trove_pki_breakglass_alive", "Break-glass certificates that are good now"
 )
+ROTATION_PHASE_SECONDS = Gauge(
+    "trove_pki_rotation_phase_seconds",
+    "How long an open rotation has been in its phase",
+    ["rotation", "phase"],
+)
+ROTATION_PAUSED = Gauge("trove_pki_rotation_paused", "1 while a rotation is paused", ["rotation"])
+CA_LIFE_LEFT = Gauge(
+    "trove_pki_ca_life_left_ratio",
+    "What is left of an authority's life, of 1; negative once it has expired",
+    ["authority", "generation", "state"],
+)

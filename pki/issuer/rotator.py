@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from pki import profiles
 from pki.authority import Authorities, Signer
 from pki.custody import Custody, CustodyError
-from pki.issuer import generations, phases, progress
+from pki.issuer import gauges, generations, phases, progress
 from pki.issuer.config import Config
 from pki.issuer.phases import Made
 from pki.issuer.tally import RenewalTally
@@ -101,7 +101,10 @@ class Rotator:
 
     async def tick(self) -> None:
         """Move each rotation as far as it goes now."""
-        await self._preload()
+        try:
+            await self._preload()
+        except TroveError as error:
+            log.warning("a key is not at hand; those that are go on signing: %s", error)
         await self._count_renewals()
         for number in await self._store.run(_unfinished):
             try:
@@ -113,6 +116,7 @@ class Rotator:
                 self.troubles[number] = error.message
                 log.warning("rotation rot-%04d does not move: %s", number, error)
         await self._destroy_keys()
+        gauges.show(await self._store.run(gauges.read), self._now())
 
     async def _move(self, number: int) -> bool:
         now = self._now()

@@ -52,7 +52,7 @@ class Fleet:
 
     def rotator(self, owner: str = "one", **changes: Any) -> Rotator:
         return Rotator(
-            self.desk.store,
+            changes.pop("store", self.desk.store),
             changes.pop("custody", self.desk.custody),
             changes.pop("signers", self.desk.signers),
             self.desk.config,
