@@ -38,6 +38,10 @@ test-state: setup ## the state database away for ten minutes under a running ins
 		tests/acceptance/state-databases tests/integration/taskmanager/test_flows_on_postgresql.py
 test-fleet: setup ## 1,000 agents, a gateway killed under them; report in build/
 	@$(BIN)/python -m tests.fleet --agents 1000 --output build/fleet-report.md
+test-revocation: setup ## 200 denials against 200 streams on two gateways; report in build/
+	@$(BIN)/python -m tests.fleet.revocation --output build/revocation-report.md
+test-return: setup ## 1,000 agents whose leaves all expired come back at once; report in build/
+	@$(BIN)/python -m tests.fleet.mass_return --output build/return-report.md
 test-sleepers: setup ## whole installations that slept over their certificates; clocks a day wrong
 	@dpkg -s libfaketime >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends libfaketime
 	@$(BIN)/python -m pytest -o timeout=1800 tests/sleepers/clocks.py tests/sleepers/whole_installation.py
@@ -45,4 +49,4 @@ test-rotation-kills: setup ## a root rotation killed at each of its steps, twice
 	@$(BIN)/python -m pytest -o timeout=1500 tests/rotation_kills/every_kill.py
 .PHONY: test-rotation-kills
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
-.PHONY: test-chaos test-state test-fleet test-sleepers
+.PHONY: test-chaos test-state test-fleet test-sleepers test-revocation test-return

@@ -122,9 +122,12 @@ class Guest:
     def is_connected(self) -> bool:
         return self.agent is not None and self.agent.connection.is_open
 
+    def new_agent(self) -> Agent:
+        return Agent(self.config, self.engine)
+
     def start(self) -> None:
         self._stop = asyncio.Event()
-        self.agent = Agent(self.config, self.engine)
+        self.agent = self.new_agent()
         put = self.agent.outbox.put_change
 
         def witnessed(change: guest_pb2.Change) -> None:
