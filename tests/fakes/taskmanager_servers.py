@@ -72,9 +72,15 @@ class ReportFace(report_rpc.ReportServiceServicer):
 
 
 class IssuerFace(issuer_service_pb2_grpc.IssuerServiceServicer):
-    def __init__(self, issuer: FakeIssuer, bundle: trust_pb2.TrustBundle) -> None:
+    def __init__(
+        self,
+        issuer: FakeIssuer,
+        bundle: trust_pb2.TrustBundle,
+        denials: list[issuer_service_pb2.Denial],
+    ) -> None:
         self._issuer = issuer
         self._bundle = bundle
+        self._denials = denials
 
     async def RegisterSubject(self, request, context):
         await self._issuer.register_subject(
@@ -94,7 +100,10 @@ class IssuerFace(issuer_service_pb2_grpc.IssuerServiceServicer):
         return issuer_service_pb2.MintTokenResponse(token_id=token.id, token=token.secret.reveal())
 
     async def ListDenials(self, request, context):
-        return issuer_service_pb2.ListDenialsResponse()
+        following = [each for each in self._denials if each.sequence > request.after_sequence]
+        return issuer_service_pb2.ListDenialsResponse(
+            denials=following, head_sequence=len(self._denials)
+        )
 
     async def VoidTokens(self, request, context):
         await self._issuer.void_tokens(request.instance_id)
@@ -168,6 +177,7 @@ class Peers:
         self._authority, self._folder = authority, folder
         self.conductor = FakeConductor()
         self.issuer = FakeIssuer()
+        self.denials: list[issuer_service_pb2.Denial] = []  # the issuer's
         self.compute = FakeCompute()
         self.guests = FakeGuests(self.conductor)
 
@@ -180,7 +190,7 @@ class Peers:
             report_rpc.add_ReportServiceServicer_to_server(ReportFace(self.conductor), server)
 
         def add_issuer(server):
-            face = IssuerFace(self.issuer, self._authority.bundle())
+            face = IssuerFace(self.issuer, self._authority.bundle(), self.denials)
             issuer_service_pb2_grpc.add_IssuerServiceServicer_to_server(face, server)
 
         def add_gateway(server):

@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from taskmanager.__main__ import serve
 from taskmanager.config import Config
 from tests.fakes.taskmanager_peers import INSTANCE, OPERATION
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.config import load
-from trove_grpc.errors import NotFoundError, PermissionDeniedError
+from trove_grpc.errors import NotFoundError, PermissionDeniedError, TroveError
 from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.gen.conductor.v1 import resources_pb2
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as issuer_pb
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2 as pb
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2_grpc as rpc
 from trove_grpc.identity import Role
@@ -218,6 +220,32 @@ async def test_only_the_api_may_wake(running, peers):
         stub = channel.stub(rpc.TaskManagerServiceStub)
         with pytest.raises(PermissionDeniedError):
             await call(stub.Wake, pb.WakeRequest(operation_id=OPERATION), timeout=5)
+
+
+async def test_a_denied_service_is_refused_and_its_like_are_not(running, peers):
+    stolen, honest = peers.identity(Role.API), peers.identity(Role.CONDUCTOR)
+
+    async def answer(identity) -> str:
+        async with PeerChannel(
+            [f"127.0.0.1:{running}"], identity=identity, server_role=Role.TASKMANAGER
+        ) as channel:
+            health = channel.stub(health_pb2_grpc.HealthStub)
+            try:
+                await call(health.Check, health_pb2.HealthCheckRequest(), timeout=5)
+            except TroveError as error:
+                return error.reason
+            return "served"
+
+    assert await answer(stolen) == "served"
+    peers.denials.append(
+        issuer_pb.Denial(
+            sequence=1, kind=issuer_pb.DENIAL_KIND_SERIAL, value=stolen.load().facts.serial
+        )
+    )
+    async with asyncio.timeout(10):
+        while await answer(stolen) != "CERTIFICATE_DENIED":
+            pass
+    assert await answer(honest) == "served"
 
 
 def kept_bytes(folder: Path) -> bytes:

@@ -15,11 +15,13 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from grpc import aio
 
+from pki.denials import DenialList
 from tests.fakes.certificates import TestAuthority
 from trove_grpc import authorization, client, context, errors, metrics
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2_grpc, identity_service_pb2
 from trove_grpc.gen.guest.v1 import identity_service_pb2_grpc as rpc
+from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as issuer_pb2
 from trove_grpc.identity import Role
 from trove_grpc.server import (
     build_enrolment_server,
@@ -431,6 +433,30 @@ async def test_a_resumed_session_gets_nothing_once_its_certificate_has_expired(
     refusal, _, resumed = await asyncio.to_thread(converse, address, tls, b"expired", session)
     assert resumed  # else this proves nothing: the handshake itself would have refused it
     assert b"expired" in refusal
+    assert len(servicer.callers) == 1
+
+
+async def test_a_resumed_session_gets_nothing_once_its_certificate_is_denied(
+    authority, gateway_identity, tmp_path
+):
+    servicer, denials = Identity(), DenialList()
+    server = build_guest_server(
+        "127.0.0.1:0",
+        identity=gateway_identity,
+        register=lambda built: rpc.add_IdentityServiceServicer_to_server(servicer, built),
+        denials=denials,
+    )
+    authority.identity_for_guest(TENANT, INSTANCE, tmp_path / "g")
+    tls = raw_tls(tmp_path / "g" / "current")
+    async with running(server) as address:
+        answer, session, _ = await asyncio.to_thread(converse, address, tls, b"grpc-status")
+        assert b"denied" not in answer
+        assert len(servicer.callers) == 1
+        denial = issuer_pb2.Denial(kind=issuer_pb2.DENIAL_KIND_INSTANCE, value=INSTANCE)
+        denials.apply([denial])
+        refusal, _, resumed = await asyncio.to_thread(converse, address, tls, b"denied", session)
+    assert resumed  # else this proves nothing: a new handshake shows the certificate again
+    assert b"denied" in refusal
     assert len(servicer.callers) == 1
 
 
