@@ -199,6 +199,8 @@ def from_rpc(error: grpc.aio.AioRpcError) -> TroveError:
 
 
 def _by_status(code: grpc.StatusCode) -> type[TroveError]:
+    if code is TroveError.status:
+        return TroveError  # a subclass of this status is told by its name alone
     for cls in _subclasses(TroveError):
         if cls is not TroveError and cls.status is code:
             return cls
