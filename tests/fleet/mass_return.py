@@ -22,7 +22,9 @@ from typing import Any
 from pki.store import Store
 from tests.fleet import region as regions
 from tests.integration.gateways.conftest import Guest, eventually, seconds
+from trove_grpc.client import open_enrolment_channel
 from trove_grpc.errors import OverloadedError
+from trove_grpc.gen.guest.v1 import enrolment_service_pb2_grpc as enrolment_rpc
 from trove_grpc.redaction import Secret
 
 _AT_ONCE = 32
@@ -129,7 +131,11 @@ async def _enrol(fleet: list[Guest]) -> None:
         async with slots:
             identity = guest.new_agent().identity
             token = Secret(guest.config.token_file.read_text())
-            await identity.enrol(token, guest.config.enrolment_endpoints)
+            async with open_enrolment_channel(
+                guest.config.enrolment_endpoints, guest.identity
+            ) as channel:
+                stub: Any = enrolment_rpc.EnrolmentServiceStub(channel)
+                await identity.enrol(token, stub)
             identity.forget_token()
 
     async with asyncio.TaskGroup() as group:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy.orm import Session
 
 from pki import proof
-from pki.issuer import inventory, recovery
+from pki.issuer import inventory, quarantine, recovery
 from pki.issuer.recovery import Recovery
 from pki.models import AuditRecord, Authority, Certificate
 from pki.requests import csr_der, key_pem, new_key
-from pki.store import denials
+from pki.store import denials, subjects
 from tests.fakes.certificates import TestAuthority
 from tests.integration.pki.conftest import TENANT, Desk
 from tests.integration.pki.rotation_desk import Fleet
@@ -267,3 +268,26 @@ def test_recoveries_of_one_instance_are_counted_with_its_renewals(desk: Desk) ->
         sleeper.recover()
     sleeper.next_key = new_key()
     assert sleeper.refusal() == "TOO_MANY_CERTIFICATES"
+
+
+def test_guest_that_an_operator_lets_in_recovers_after_the_grace(desk: Desk) -> None:
+    sleeper = Sleeper(desk, asleep=desk.config.recovery_grace + 10 * DAY)
+    assert sleeper.refusal() == "RECOVERY_TOO_LATE"
+
+    def let_in(session: Session) -> None:
+        subjects.lock_active(session, sleeper.instance_id).recovery_until_time = desk.now + DAY
+
+    desk.store.run_now(let_in)
+    assert sleeper.recover().replaces == sleeper.certificate.serial
+    desk.now += 2 * DAY
+    assert sleeper.refusal() == "RECOVERY_TOO_LATE"
+
+
+def test_guest_in_quarantine_does_not_recover(desk: Desk) -> None:
+    sleeper = Sleeper(desk)
+    desk.store.run_now(
+        lambda s: quarantine.begin(
+            s, sleeper.instance_id, quarantine.CLONE, actor="test", now=desk.now
+        )
+    )
+    assert sleeper.refusal() == "QUARANTINED"
