@@ -47,6 +47,10 @@ test-sleepers: setup ## whole installations that slept over their certificates; 
 	@$(BIN)/python -m pytest -o timeout=1800 tests/sleepers/clocks.py tests/sleepers/whole_installation.py
 test-rotation-kills: setup ## a root rotation killed at each of its steps, twice in a row
 	@$(BIN)/python -m pytest -o timeout=1500 tests/rotation_kills/every_kill.py
-.PHONY: test-rotation-kills
+test-openstack: setup ## CA keys in a real Barbican with a real Keystone: contract, failures, moves under agents
+	@$(BIN)/python -m pytest tests/openstack/test_smoke.py tests/openstack/test_how_to.py \
+		tests/openstack/barbican_contract.py tests/openstack/barbican_failures.py \
+		tests/openstack/custody_with_agents.py
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
 .PHONY: test-chaos test-state test-fleet test-sleepers test-revocation test-return
+.PHONY: test-rotation-kills test-openstack

@@ -245,9 +245,11 @@ class BarbicanCustody:
     def _credential(self) -> tuple[str, str]:
         path = self._settings.credential_file
         try:
-            found = json.loads(read_private_file(path, reason="CREDENTIAL_MISSING"))
+            content = json.loads(read_private_file(path, reason="CREDENTIAL_MISSING"))
+            # The openstack command writes `id` or `ID`, by its version.
+            found = {name.lower(): value for name, value in content.items()}
             return str(found["id"]), str(found["secret"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, AttributeError):
             # Not chained: a parser's message quotes what it read.
             raise CustodyError(
                 f"{path} is not JSON with `id` and `secret` of an application credential"

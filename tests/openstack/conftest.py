@@ -26,7 +26,7 @@ from tests.openstack.faulty_barbican import FaultyBarbican
 from tests.openstack.harness.cloud import Cloud
 from tests.openstack.harness.identity import REGION, ApplicationCredential
 
-PROJECT = "trove-pki"
+PROJECT = "ca-keys"
 _serial = itertools.count(1)
 
 
