@@ -23,8 +23,8 @@ from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError,
 
 Row = Mapping[str, Any]
 _OTHER = {FILES: BARBICAN, BARBICAN: FILES}
-_DESTROYED = "DESTROYED"
-OK = "ok"
+
+OK = "OK"
 
 
 def open_custody(config: Config, kind: str = "") -> Custody:
@@ -129,7 +129,7 @@ def _generations(session: Session) -> list[_Generation]:
     return [
         _Generation(row.key_name, row.state, row.certificate_pem)
         for row in authorities.list_all(session)
-        if row.state != _DESTROYED
+        if row.state != authorities.DESTROYED
     ]
 
 

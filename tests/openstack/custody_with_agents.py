@@ -173,7 +173,7 @@ async def test_keys_move_to_barbican_and_back_while_agents_renew(
         assert [each["result"] for each in rows] == ["copied"] * 6
         await installation.everybody_renews(guests)  # by the issuer that still uses the old one
         rows = await asyncio.to_thread(custody.verify, config, of=to)
-        assert {each["result"] for each in rows} == {"ok"}
+        assert {each["result"] for each in rows} == {"OK"}
 
         await installation.nobody_is_about_to_renew(guests)
         await installation.start_issuer(custody=to)

@@ -60,7 +60,7 @@ def test_every_key_moves_there_and_back(issuer: Issuer) -> None:
     issuer.store.run_now(lambda s: bootstrap.load(s, issuer.memory))
 
     assert issuer.move(issuer.memory, issuer.files) == dict.fromkeys(ALL, "copied")
-    assert issuer.verified(issuer.files) == dict.fromkeys(ALL, "ok")
+    assert issuer.verified(issuer.files) == dict.fromkeys(ALL, "OK")
     assert {name: issuer.files.load(name).private_numbers() for name in ALL} == before
     assert issuer.store.run_now(audit.first_bad_sequence) is None
 
@@ -105,10 +105,10 @@ def test_move_killed_before_each_change_goes_on(issuer: Issuer) -> None:
         target.changes_left = changes
         with pytest.raises(KilledError):
             issuer.move(issuer.files, target)
-        assert issuer.verified(issuer.files) == dict.fromkeys(ALL, "ok")
+        assert issuer.verified(issuer.files) == dict.fromkeys(ALL, "OK")
         target.changes_left = 1000
         issuer.move(issuer.files, target)
-        assert issuer.verified(target) == dict.fromkeys(ALL, "ok")
+        assert issuer.verified(target) == dict.fromkeys(ALL, "OK")
 
 
 def test_removal_killed_before_each_change_goes_on(issuer: Issuer) -> None:
@@ -131,7 +131,7 @@ def test_other_key_at_the_target_stops_the_move_and_stays(issuer: Issuer) -> Non
     with pytest.raises(ConflictError, match="guest-g1"):
         issuer.move(issuer.files, issuer.memory)
     assert issuer.memory.load("guest-g1") is other
-    assert issuer.verified(issuer.files) == dict.fromkeys(ALL, "ok")
+    assert issuer.verified(issuer.files) == dict.fromkeys(ALL, "OK")
 
 
 def test_key_that_is_not_its_certificates_is_not_copied(issuer: Issuer) -> None:
@@ -190,7 +190,7 @@ def test_custody_in_use_is_not_cleared(issuer: Issuer) -> None:
 
 def test_status_says_what_is_wrong_and_does_not_raise(issuer: Issuer) -> None:
     (row,) = custody.status(issuer.config)
-    assert (row["custody"], row["in_use"], row["state"], row["keys"]) == ("files", True, "ok", 6)
+    assert (row["custody"], row["in_use"], row["state"], row["keys"]) == ("files", True, "OK", 6)
     issuer.config.passphrase_file.chmod(0o644)
     (row,) = custody.status(issuer.config)
     assert row["state"] == "CUSTODY"
@@ -198,7 +198,7 @@ def test_status_says_what_is_wrong_and_does_not_raise(issuer: Issuer) -> None:
 
 
 def test_verify_reads_what_the_settings_name(issuer: Issuer) -> None:
-    assert {each["result"] for each in custody.verify(issuer.config)} == {"ok"}
+    assert {each["result"] for each in custody.verify(issuer.config)} == {"OK"}
 
 
 def test_custody_the_settings_do_not_describe_is_refused(issuer: Issuer) -> None:
