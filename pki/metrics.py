@@ -28,3 +28,8 @@ CA_LIFE_LEFT = Gauge(
     "What is left of an authority's life, of 1; negative once it has expired",
     ["authority", "generation", "state"],
 )
+CUSTODY_ERRORS = Counter(
+    "trove_pki_custody_errors_total",
+    "Calls for a CA key that failed; `kind` is the error's reason",
+    ["backend", "op", "kind"],
+)

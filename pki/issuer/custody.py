@@ -17,6 +17,7 @@ from cryptography import x509
 from sqlalchemy.orm import Session
 
 from pki.custody import Custody, CustodyError, FileCustody
+from pki.custody.counted import CountedCustody
 from pki.issuer.config import BARBICAN, FILES, Config
 from pki.store import Store, audit, authorities
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError, TroveError
@@ -33,16 +34,7 @@ def open_custody(config: Config, kind: str = "") -> Custody:
     Raises InvalidRequestError when the settings do not say where that one is.
     """
     kind = kind or config.custody
-    if kind == FILES:
-        return FileCustody(config.custody_directory, config.passphrase_file)
-    if kind != BARBICAN:
-        raise InvalidRequestError(f"there is no custody {kind!r}; take {FILES} or {BARBICAN}")
-    if config.barbican is None:
-        raise InvalidRequestError("the issuer's settings have no table [barbican]; add it first")
-    # Only here: the default needs no HTTP client in the process that holds the keys.
-    from pki.custody.barbican import BarbicanCustody  # noqa: PLC0415
-
-    return BarbicanCustody(config.barbican, config.trust_domain)
+    return CountedCustody(_open(config, kind), kind)
 
 
 def status(config: Config) -> Sequence[Row]:
@@ -114,6 +106,19 @@ def remove(store: Store, old: Custody, used: Custody) -> Sequence[Row]:
         _record(store, "remove-key", name, {"from": old.location})
         old.delete(name)
     return [{"key": name, "result": "removed"} for name in names]
+
+
+def _open(config: Config, kind: str) -> Custody:
+    if kind == FILES:
+        return FileCustody(config.custody_directory, config.passphrase_file)
+    if kind != BARBICAN:
+        raise InvalidRequestError(f"there is no custody {kind!r}; take {FILES} or {BARBICAN}")
+    if config.barbican is None:
+        raise InvalidRequestError("the issuer's settings have no table [barbican]; add it first")
+    # Only here: the default needs no HTTP client in the process that holds the keys.
+    from pki.custody.barbican import BarbicanCustody  # noqa: PLC0415
+
+    return BarbicanCustody(config.barbican, config.trust_domain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ async def test_keys_move_to_barbican_and_back_while_agents_renew(
     for to, left in (("barbican", "files"), ("files", "barbican")):
         config = installation.issuer_config
         rows = await asyncio.to_thread(custody.migrate, config, to=to)
-        assert [each["result"] for each in rows] == ["copied"] * 6
+        assert {each["result"] for each in rows} == {"copied"}
         await installation.everybody_renews(guests)  # by the issuer that still uses the old one
         rows = await asyncio.to_thread(custody.verify, config, of=to)
         assert {each["result"] for each in rows} == {"OK"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pki.custody import Custody, CustodyError, FileCustody
+from pki.custody.counted import CountedCustody
 from pki.issuer import bootstrap
 from pki.requests import new_key
 from pki.store import Store
@@ -27,6 +28,12 @@ class TestFiles(CustodyContract):
     @pytest.fixture
     def custody(self, files: FileCustody) -> Custody:
         return files
+
+
+class TestCounted(CustodyContract):
+    @pytest.fixture
+    def custody(self) -> Custody:
+        return CountedCustody(MemoryCustody(), "memory")
 
 
 class TestMemory(CustodyContract):

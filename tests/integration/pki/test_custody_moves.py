@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from pki.custody import Custody, CustodyError, FileCustody
 from pki.issuer import bootstrap, custody
@@ -195,6 +196,23 @@ def test_status_says_what_is_wrong_and_does_not_raise(issuer: Issuer) -> None:
     (row,) = custody.status(issuer.config)
     assert row["state"] == "CUSTODY"
     assert "chmod 0600" in row["detail"]
+
+
+def test_failures_are_counted_by_kind_and_answers_are_not(issuer: Issuer) -> None:
+    opened = custody.open_custody(issuer.config)
+
+    def counted(op: str, kind: str) -> float:
+        labels = {"backend": "files", "op": op, "kind": kind}
+        return REGISTRY.get_sample_value("trove_pki_custody_errors_total", labels) or 0
+
+    before, missing = counted("load", "custody"), counted("load", "key_missing")
+    with pytest.raises(NotFoundError):
+        opened.load("guest-g9")
+    issuer.config.passphrase_file.chmod(0o644)
+    with pytest.raises(CustodyError):
+        opened.load("guest-g1")
+    assert counted("load", "custody") == before + 1
+    assert counted("load", "key_missing") == missing
 
 
 def test_verify_reads_what_the_settings_name(issuer: Issuer) -> None:
