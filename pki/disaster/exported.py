@@ -50,12 +50,15 @@ def read(files: Sequence[Path], checkpoints: Iterable[Statement]) -> list[AuditR
     for before, after in itertools.pairwise(ordered):
         if after.sequence == before.sequence + 1 and after.previous_hash != before.hash:
             raise SealedError(f"exported record {after.sequence} does not follow the one before")
+    # Numbers begin anew in an epoch: a record is bound by the checkpoints of its number alone.
+    signed: dict[int, set[str]] = {}
     for statement in checkpoints:
-        record_ = found.get(statement.sequence)
-        if record_ is not None and record_.hash != statement.hash:
+        signed.setdefault(statement.sequence, set()).add(statement.hash)
+    for record in ordered:
+        if record.hash not in signed.get(record.sequence, {record.hash}):
             raise SealedError(
-                f"exported record {statement.sequence} is not the one that the checkpoint of "
-                f"{statement.create_time} signed"
+                f"exported record {record.sequence} is not the one that its checkpoint signed: it "
+                "was edited, or is of an earlier epoch and to be left out"
             )
     return ordered
 

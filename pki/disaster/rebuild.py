@@ -82,8 +82,9 @@ def rebuild(
     try:
         store.migrate()
         file = CheckpointFile(config.checkpoints_path)
-        known = _read(config, custody, file, audit_files)
-        _refuse_needless(store, known)
+        checkpoints = _checkpoints(custody, file)
+        _refuse_needless(store, checkpoints)
+        known = _read(config, custody, checkpoints, audit_files)
         now = dt.datetime.now(dt.UTC)
         if subjects_file is not None:
             found = instances.read(subjects_file)
@@ -106,19 +107,23 @@ def rebuild(
     return _told(epoch, known, counts, now)
 
 
-def _read(
-    config: Config, custody: Custody, file: CheckpointFile, audit_files: Sequence[Path]
-) -> _Known:
+def _checkpoints(custody: Custody, file: CheckpointFile) -> list[Statement]:
     if custody.exists(seal.AUDIT_KEY):
-        public_key = custody.load(seal.AUDIT_KEY).public_key()
-        checkpoints = file.verified(public_key)
-    else:
-        checkpoints = file.read()
-        if checkpoints:
-            raise CustodyError(
-                f"the audit key {seal.AUDIT_KEY} is missing from custody: the checkpoints in "
-                f"{file.path} cannot be verified; restore it from your backup"
-            )
+        return file.verified(custody.load(seal.AUDIT_KEY).public_key())
+    if file.read():
+        raise CustodyError(
+            f"the audit key {seal.AUDIT_KEY} is missing from custody: the checkpoints in "
+            f"{file.path} cannot be verified; restore it from your backup"
+        )
+    return []
+
+
+def _read(
+    config: Config,
+    custody: Custody,
+    checkpoints: Sequence[Statement],
+    audit_files: Sequence[Path],
+) -> _Known:
     records = exported.read(audit_files, checkpoints)
     certificates, keyless = _certificates(custody)
     return _Known(
@@ -169,12 +174,12 @@ def _last_bundle(config: Config) -> trust_pb2.TrustBundle | None:
     return bundle if bundle.trust_domain == config.trust_domain else None
 
 
-def _refuse_needless(store: Store, known: _Known) -> None:
+def _refuse_needless(store: Store, checkpoints: Sequence[Statement]) -> None:
     def agrees(session: Session) -> bool:
         if session.scalars(sa.select(Domain)).one_or_none() is None:
             return False
         try:
-            seal.compare(session, known.checkpoints)
+            seal.compare(session, checkpoints)
         except SealedError:
             return False
         return session.scalars(sa.select(sa.func.count()).select_from(Authority)).one() > 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from pki.models import Base
+from pki.models import Base, UtcDateTime
 from pki.store import READ_ONLY, Store
 
 Row = Mapping[str, Any]
@@ -84,8 +84,8 @@ def _plain(value: Any) -> Any:
 def _typed(column: sa.Column[Any], value: Any) -> Any:
     if value is None:
         return None
-    if column.type.python_type is bytes:
+    if isinstance(value, dict) and value.keys() == {"base64"}:
         return base64.b64decode(value["base64"])
-    if column.type.python_type is dt.datetime:
+    if isinstance(column.type, UtcDateTime):
         return dt.datetime.fromisoformat(value)
     return value

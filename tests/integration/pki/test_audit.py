@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import json
 import logging
 import shutil
@@ -243,19 +244,22 @@ async def test_records_are_listed_from_both_ends_and_by_what_they_tell(
 # The seal (attack case 71).
 
 
-async def test_a_database_that_was_rolled_back_is_not_served(start_issuer: StartIssuer) -> None:
-    issuer = await start_issuer()
-    database = Path(issuer.config.database_url.removeprefix("sqlite:///"))
+async def test_a_database_that_was_rolled_back_is_not_served(
+    start_issuer: StartIssuer, tmp_path: Path
+) -> None:
+    database = tmp_path / "issuer.db"
+    start = functools.partial(start_issuer, database_url=f"sqlite:///{database}")
+    issuer = await start()
     await issuer.stop()
     shutil.copy(database, database.with_suffix(".old"))
-    issuer = await start_issuer()
+    issuer = await start()
     await issuer.identity(Role.GATEWAY)
     await issuer.stop()
     for leftover in database.parent.glob(f"{database.name}-*"):
         leftover.unlink()
     shutil.copy(database.with_suffix(".old"), database)
     with pytest.raises(SealedError, match=r"rolled back.*trove-pki rebuild"):
-        await start_issuer()
+        await start()
 
 
 def test_a_replaced_database_of_the_same_length_is_not_served(desk: Desk) -> None:
