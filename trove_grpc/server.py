@@ -49,7 +49,7 @@ ENROLMENT_OPTIONS: Options = (
     ("grpc.max_concurrent_streams", 2),
     ("grpc.max_receive_message_length", 64 * 1024),
     ("grpc.max_connection_idle_ms", 10_000),
-    ("grpc.max_allowed_incoming_connections", 1_000),
+    ("grpc.max_allowed_incoming_connections", 2_000),
 )
 
 

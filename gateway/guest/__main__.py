@@ -23,6 +23,7 @@ from grpc import aio
 from gateway.guest.bundles import Bundles
 from gateway.guest.config import Config
 from gateway.guest.connect import GuestSessionService
+from gateway.guest.connections import ConnectionWarden, Share
 from gateway.guest.denials import end_denied
 from gateway.guest.directives import Directives
 from gateway.guest.directory import Directory
@@ -168,6 +169,14 @@ async def serve(
                 guest=_endpoint(config.guest_listen, guest_server),
                 internal=_endpoint(config.internal_listen, internal_server),
             )
+            most = config.connections_per_address
+            warden = ConnectionWarden(
+                {
+                    enrolment_server.port: Share("enrolment", most),
+                    guest_server.port: Share("guest", most),
+                },
+                kept=lambda: {session.peer for session in registry},
+            )
             halt = asyncio.Event()  # the background work ends after the streams
             async with asyncio.TaskGroup() as group:
                 group.create_task(uplink.run(halt), name="uplink")
@@ -181,6 +190,7 @@ async def serve(
                 group.create_task(directory.keep_lease(halt), name="gateway-lease")
                 group.create_task(watching.run(halt), name="watching-the-issuer")
                 group.create_task(refusals.run(halt), name="refusal-journal")
+                group.create_task(warden.run(halt), name="connection-warden")
                 group.create_task(
                     ServiceRenewer(identity, issuer).run(halt), name="identity-renewal"
                 )

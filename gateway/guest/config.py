@@ -79,6 +79,10 @@ class Config:
     enrolments_at_once: int = 64  # calls to the issuer in progress
     failed_enrolments_per_minute: int = 30  # per address, failures only: many guests share one
 
+    # Connections one address may hold without a session, of 2,000 to the enrolment port and 16,000
+    # to the guest port. Guests may share an address: set it far lower where none do.
+    connections_per_address: int = 1024
+
     # Refusals are told to the issuer's audit so often, those of one caller and reason as one.
     refusal_report: dt.timedelta = dt.timedelta(seconds=10)
 

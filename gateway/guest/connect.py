@@ -15,6 +15,7 @@ from grpc import aio
 
 from gateway.guest import metrics
 from gateway.guest.config import Config
+from gateway.guest.connections import peer_name
 from gateway.guest.directives import Directives
 from gateway.guest.directory import Directory
 from gateway.guest.limits import Allowance
@@ -82,7 +83,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
                 )
             hello = await self._read_hello(context_)
             with self._registry.opening(caller.instance_id):
-                session, opened = await self._admit(caller, hello)
+                session, opened = await self._admit(caller, hello, peer_name(context_.peer()))
             log.info("session %d open, certificate %s", session.epoch, session.serial)
             try:
                 session.welcome(self._welcome(session, opened))
@@ -129,7 +130,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
         return hello
 
     async def _admit(
-        self, caller: Identity, hello: guest_pb2.Hello
+        self, caller: Identity, hello: guest_pb2.Hello, peer: str
     ) -> tuple[Session, report_pb2.OpenSessionResponse]:
         await self._refuse_clone(caller, hello)
         opened = await self._directory.open(caller, hello)
@@ -145,6 +146,7 @@ class GuestSessionService(guest_rpc.GuestSessionServiceServicer):
             epoch=opened.session_epoch,
             limits=self._limits,
             clock_skew=clock_skew(hello),
+            peer=peer,
         )
         self._registry.add(session)
         return session, opened

@@ -22,6 +22,11 @@ ENROLMENTS = Counter(
     "First requests and recoveries of guests passed on to the issuer",
     ["kind", "result"],
 )
+CONNECTIONS_CUT = Counter(
+    "trove_gateway_connections_cut_total",
+    "Connections of an address that held too many without a session",
+    ["listener"],
+)
 COMMANDS_WAITING = Gauge(
     "trove_gateway_commands_waiting", "Commands to guests without an answer, all guests together"
 )

@@ -90,10 +90,12 @@ class Session:
         epoch: int,
         limits: Limits,
         clock_skew: duration_pb2.Duration | None = None,
+        peer: str = "",
     ) -> None:
         self.caller = caller
         self.hello = hello
         self.epoch = epoch  # granted by the conductor
+        self.peer = peer  # "host:port" of its connection
         self.open_time = dt.datetime.now(dt.UTC)
         self.last_heard = asyncio.get_running_loop().time()
         self.suspected_until = 0.0  # loop time; a clone was refused
