@@ -31,6 +31,8 @@ lock: setup      ## resolve pyproject.toml into requirements.lock, with hashes
 check: lint test ## what CI runs
 test-mutations: setup ## break a promise at a time; each must make a test fail
 	@$(BIN)/python tests/mutations/run.py
+test-attacks: setup ## what root in one guest may try, all of it; report in build/
+	@TROVE_TEST_ATTACKS=all $(BIN)/python -m pytest -q tests/attacks
 test-chaos: setup ## kill -9 of every process at every step of every operation; report in build/
 	@$(BIN)/python tests/chaos/run.py --report build/chaos-report.md
 test-state: setup ## the state database away for ten minutes under a running installation
@@ -53,4 +55,4 @@ test-openstack: setup ## CA keys in a real Barbican with a real Keystone: contra
 		tests/openstack/custody_with_agents.py
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
 .PHONY: test-chaos test-state test-fleet test-sleepers test-revocation test-return
-.PHONY: test-rotation-kills test-openstack
+.PHONY: test-rotation-kills test-openstack test-attacks

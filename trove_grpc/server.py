@@ -19,6 +19,7 @@ from trove_grpc.tls import IdentityDirectory, enrolment_server_credentials, serv
 
 Options = Sequence[tuple[str, int]]
 Register = Callable[[aio.Server], None]
+Begun = Callable[[], None]  # called for each TLS handshake, by any thread
 
 INTERNAL_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_SERVICE, trust_pb2.AUTHORITY_KIND_OPERATOR})
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -98,7 +99,7 @@ def build_internal_server(
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     _enable_reflection(server, [*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
-    credentials = server_credentials(identity, INTERNAL_TRUSTS, begun=_count("internal"))
+    credentials = server_credentials(identity, INTERNAL_TRUSTS, begun=_counted("internal"))
     port = _listen(server, listen, credentials)
     return Server(server, port, servicer)
 
@@ -129,12 +130,13 @@ def build_guest_server(
     register: Register,
     denials: Denials | None = None,
     refused: Refused | None = None,
+    begun: Begun = lambda: None,
     options: Options = (),
 ) -> Server:
     """Mutual TLS for guest agents alone: no health, no reflection, nothing to explore."""
     server = _aio_server(identity, denials, (*GUEST_OPTIONS, *options), refused)
     register(server)
-    credentials = server_credentials(identity, GUEST_TRUSTS, begun=_count("guest"))
+    credentials = server_credentials(identity, GUEST_TRUSTS, begun=_counted("guest", begun))
     return Server(server, _listen(server, listen, credentials))
 
 
@@ -144,12 +146,13 @@ def build_enrolment_server(
     identity: IdentityDirectory,
     register: Register,
     refused: Refused | None = None,
+    begun: Begun = lambda: None,
     options: Options = (),
 ) -> Server:
     """Server-authenticated TLS; a server object of its own, since ports of one share handlers."""
     server = _aio_server(identity, None, (*ENROLMENT_OPTIONS, *options), refused)
     register(server)
-    credentials = enrolment_server_credentials(identity, begun=_count("enrolment"))
+    credentials = enrolment_server_credentials(identity, begun=_counted("enrolment", begun))
     return Server(server, _listen(server, listen, credentials))
 
 
@@ -183,8 +186,14 @@ def _aio_server(
     return aio.server(interceptors=[interceptor], options=options)
 
 
-def _count(listener: str) -> Callable[[], None]:
-    return metrics.TLS_HANDSHAKES.labels(listener).inc
+def _counted(listener: str, begun: Begun = lambda: None) -> Begun:
+    handshakes = metrics.TLS_HANDSHAKES.labels(listener)
+
+    def count() -> None:
+        handshakes.inc()
+        begun()
+
+    return count
 
 
 def _listen(server: aio.Server, listen: str, credentials: grpc.ServerCredentials) -> int:

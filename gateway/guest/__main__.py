@@ -91,6 +91,7 @@ async def serve(
         refusals = RefusalJournal(
             issuer, interval=config.refusal_report.total_seconds(), timeout=issuer_seconds
         )
+        warden = ConnectionWarden(kept=lambda: {session.peer for session in registry})
         directory = Directory(
             conductor,
             gateway_id=gateway_id,
@@ -144,6 +145,7 @@ async def serve(
                     enrolment, server
                 ),
                 refused=refusals.note,
+                begun=warden.handshake_began,
             )
             servers.push_async_callback(enrolment_server.stop, 0)
             guest_server = build_guest_server(
@@ -152,6 +154,7 @@ async def serve(
                 register=register_guest,
                 denials=feed.denials,
                 refused=refusals.note,
+                begun=warden.handshake_began,
             )
             servers.push_async_callback(guest_server.stop, 0)
             internal_server = build_internal_server(
@@ -169,14 +172,8 @@ async def serve(
                 guest=_endpoint(config.guest_listen, guest_server),
                 internal=_endpoint(config.internal_listen, internal_server),
             )
-            most = config.connections_per_address
-            warden = ConnectionWarden(
-                {
-                    enrolment_server.port: Share("enrolment", most),
-                    guest_server.port: Share("guest", most),
-                },
-                kept=lambda: {session.peer for session in registry},
-            )
+            for server, name in ((enrolment_server, "enrolment"), (guest_server, "guest")):
+                warden.watch(server.port, Share(name, config.connections_per_address))
             halt = asyncio.Event()  # the background work ends after the streams
             async with asyncio.TaskGroup() as group:
                 group.create_task(uplink.run(halt), name="uplink")
@@ -184,9 +181,7 @@ async def serve(
                     directory.tell_closings(halt, conductor_seconds), name="session-closings"
                 )
                 # One attempt each before the first guest comes; later ones are the loops'.
-                address = config.advertise or _dialable(endpoints.internal)
-                await directory.announce(address)
-                await feed.begin()
+                await _introduce(config, endpoints, directory, feed)
                 group.create_task(directory.keep_lease(halt), name="gateway-lease")
                 group.create_task(watching.run(halt), name="watching-the-issuer")
                 group.create_task(refusals.run(halt), name="refusal-journal")
@@ -220,6 +215,13 @@ async def serve(
                         stopping.create_task(server.stop(grace))
                     _say_goodbye(registry, sessions)
                 halt.set()
+
+
+async def _introduce(
+    config: Config, endpoints: Endpoints, directory: Directory, feed: DenialFeed
+) -> None:
+    await directory.announce(config.advertise or _dialable(endpoints.internal))
+    await feed.begin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ import os
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,11 @@ log = logging.getLogger(__name__)
 
 _TABLES = (Path("/proc/self/net/tcp"), Path("/proc/self/net/tcp6"))
 _ESTABLISHED = "01"
-# How often we look, seconds: what an attacker can open meanwhile stays below the listener's bound.
-_INTERVAL = 0.25
+# We look at least so often, and whenever so many handshakes have begun: what an attacker can open
+# between two looks stays below what a listener takes.
+_INTERVAL = 1.0
+_HANDSHAKES = 256
+_PAUSE = 0.02  # seconds at least between two looks, which cost milliseconds
 _FIELDS_BEFORE_INODE = 9
 
 
@@ -56,18 +59,34 @@ class _Connection:
 
 
 class ConnectionWarden:
-    """Watches the ports of this process. `shares` by port; `kept` names peers with a session."""
+    """Watches ports of this process; `kept` names the peers that have a session."""
 
-    def __init__(
-        self, shares: Mapping[int, Share], *, kept: Callable[[], Collection[str]]
-    ) -> None:
-        self._shares = shares
+    def __init__(self, *, kept: Callable[[], Collection[str]]) -> None:
         self._kept = kept
+        self._shares: dict[int, Share] = {}
+        self._begun = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+
+    def watch(self, port: int, share: Share) -> None:
+        self._shares[port] = share
+
+    def handshake_began(self) -> None:
+        """Called by gRPC's threads, for each connection."""
+        self._begun += 1
+        if self._begun % _HANDSHAKES == 0 and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop`."""
-        while not await process.wait_or_timeout(stop, _INTERVAL):
-            self.sweep()
+        self._loop = asyncio.get_running_loop()
+        try:
+            while not await process.wait_or_timeout(stop, _PAUSE):
+                await process.wait_or_timeout(self._wake, _INTERVAL)
+                self._wake.clear()
+                self.sweep()
+        finally:
+            self._loop = None
 
     def sweep(self) -> int:
         """Cut what is too much; how many connections that were."""

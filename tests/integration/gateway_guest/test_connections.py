@@ -34,8 +34,9 @@ def is_cut(stranger: socket.socket) -> bool:
 
 
 def warden(listening: socket.socket, most: int, kept: set[str] | None = None) -> ConnectionWarden:
-    port = listening.getsockname()[1]
-    return ConnectionWarden({port: Share("guest", most)}, kept=lambda: kept or set())
+    made = ConnectionWarden(kept=lambda: kept or set())
+    made.watch(listening.getsockname()[1], Share("guest", most))
+    return made
 
 
 def test_what_an_address_holds_beyond_its_share_is_cut(listening):
