@@ -452,7 +452,8 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             # One guest that insists must not fill the audit: beyond the limit it is only refused.
             self._failures.check(subject)
             self._failures.count(subject)
-            await self._write_refusal("refuse-certificate", error, actor, subject)
+            # By guest, not by gateway: the rows of one must not stand for those of all.
+            await self._write_refusal("refuse-certificate", error, subject or actor, subject)
             raise
 
     async def _write_refusal(

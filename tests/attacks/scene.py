@@ -126,6 +126,7 @@ class Scene:
         self._sources = (f"127.66.{n // 250}.{n % 250 + 1}" for n in itertools.count())
         self._stopped: list[int] = []
         self._before: Mark | None = None
+        self._began_at = self.last_audit()
         self.notes: list[str] = []  # figures for the report
         ids = [plane.create("attacked"), plane.create("neighbour")]
         self.attacked, self.neighbour = (self._guest(plane.await_healthy(each)) for each in ids)
@@ -401,16 +402,24 @@ class Scene:
                 eventually(lambda: self._grown(trail, before), f"{trail.metric} grew", within=3)
             shown.append(f"{trail.process}: {trail.metric}{_labels(trail)}")
         if trail.audit:
-
-            def row() -> dict[str, Any] | None:
-                for each in self.audit_since(before.audit):
-                    if each["action"] == trail.audit and trail.why in (each.get("why", ""), ""):
-                        return each
-                return None
-
-            found = eventually(row, f"an audit row {trail.audit} {trail.why}", within=5)
+            found = self._row(trail, before.audit)
             shown.append(f"audit: {found['action']} {found.get('why', '')}".strip())
         return "; ".join(shown) or "none (nothing of ours was reached)"
+
+    def _row(self, trail: Trail, since: int) -> dict[str, Any]:
+        """The attack's own row; or that of its kind, for which the issuer sums repeats."""
+
+        def row() -> dict[str, Any] | None:
+            for start in (since, self._began_at):
+                for each in self.audit_since(start):
+                    if each["action"] == trail.audit and trail.why in (each.get("why", ""), ""):
+                        return each
+            return None
+
+        found: dict[str, Any] = eventually(
+            row, f"an audit row {trail.audit} {trail.why}", within=5
+        )
+        return found
 
     def _grown(self, trail: Trail, before: Mark) -> bool:
         def total(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> float:
