@@ -118,3 +118,11 @@ def test_the_anonymous_reach_enrolment_alone():
         "/trove.guest.v1.EnrolmentService/GetNonce",
         "/trove.guest.v1.EnrolmentService/Recover",
     ]
+
+
+def test_what_every_server_offers_is_for_services_and_operators():
+    standard = {method: roles for method, roles in CALLERS.items() if method.startswith("/grpc.")}
+    for method, roles in standard.items():
+        assert not roles & {Role.GUEST, Role.ANONYMOUS}, method
+        if "Reflection" in method:
+            assert roles <= {Role.OPERATOR, Role.LOCAL}, method

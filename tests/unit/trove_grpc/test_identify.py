@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 
 import pytest
@@ -11,8 +12,10 @@ from tests.fakes.certificates import TestAuthority
 from tests.fakes.forge import CLIENT, CODE, SERVER, Forge, address_name, uri
 from trove_grpc.errors import UnauthenticatedError
 from trove_grpc.gen.common.v1 import trust_pb2
-from trove_grpc.identity import Role, identify, key_hash, serial_hex
+from trove_grpc.identity import Role, check_validity, identify, key_hash, serial_hex
+from trove_grpc.tls import anchors
 
+MOMENT = dt.timedelta(microseconds=1)
 INSTANCE = str(uuid.uuid4())
 AUTHORITY = TestAuthority()
 FORGE = Forge(AUTHORITY.signers, AUTHORITY.bundle())
@@ -118,3 +121,25 @@ def test_a_stranger_with_our_authoritys_key_identifier_makes_none():
 @pytest.mark.parametrize("pem", [b"", b"-----BEGIN CERTIFICATE-----\nAA==\n", b"\x00" * 64])
 def test_what_is_no_certificate_is_none(pem):
     assert refusal(pem) == "BAD_PROFILE"
+
+
+def test_an_identity_ends_at_its_certificates_end():
+    named = identify(FORGE.sign(GOOD).chain_pem, FORGE.bundle)
+    check_validity(named, named.not_valid_after - MOMENT)
+    with pytest.raises(UnauthenticatedError) as caught:
+        check_validity(named, named.not_valid_after)
+    assert caught.value.reason == "CERTIFICATE_EXPIRED"
+
+
+@pytest.mark.parametrize("state", trust_pb2.AuthorityState.values())
+def test_only_authorities_that_are_trusted_now_are_anchors(state):
+    bundle = AUTHORITY.bundle()
+    for authority in bundle.authorities:
+        authority.state = state
+    trusted = {
+        trust_pb2.AUTHORITY_STATE_TRUSTED,
+        trust_pb2.AUTHORITY_STATE_ACTIVE,
+        trust_pb2.AUTHORITY_STATE_DRAINING,
+    }
+    found = anchors(bundle, {trust_pb2.AUTHORITY_KIND_GUEST})
+    assert bool(found) is (state in trusted)
