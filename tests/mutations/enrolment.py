@@ -130,7 +130,7 @@ MUTATIONS = (
         "a token is used once",
         _STORE,
         ".where(Token.token_id == token_id, Token.used_at.is_(None), ",
-        TOKENS,
+        "tests/integration/pki/test_enrolment_tokens.py",
         new=".where(Token.token_id == token_id, ",
     ),
     removed(
@@ -140,22 +140,25 @@ MUTATIONS = (
         TOKENS,
     ),
     removed(
-        "a retired instance cannot enrol",
+        "a retired instance has no identity",
         "pki/store/subjects.py",
         "if subject.state != ACTIVE:",
-        TOKENS,
+        RENEWAL,
         new="if not subject.state:",
     ),
     removed(
         "a denied instance cannot enrol",
         _GUESTS,
-        "            ledger.refuse_denied(\n                session, now, instance_id=instance_id, tenant_id=subject.tenant_id\n            )\n",
+        "            ledger.refuse_denied(\n"
+        "                session, now, instance_id=instance_id, tenant_id=subject.tenant_id\n"
+        "            )\n",
         TOKENS,
     ),
     removed(
         "a key that has a certificate cannot enrol",
         _GUESTS,
-        "        if certificates.by_key(session, wanted) is not None:\n            raise ledger.reused_key(instance_id)\n",
+        "        if certificates.by_key(session, wanted) is not None:\n"
+        "            raise ledger.reused_key(instance_id)\n",
         TOKENS,
     ),
     removed(
@@ -182,7 +185,8 @@ MUTATIONS = (
     removed(
         "a certificate of ours, to the byte",
         _GUESTS,
-        "            or x509.load_pem_x509_certificate(row.chain_pem)\n            != x509.load_pem_x509_certificate(certificate_pem)\n",
+        "            or x509.load_pem_x509_certificate(row.chain_pem)\n"
+        "            != x509.load_pem_x509_certificate(certificate_pem)\n",
         RENEWAL,
     ),
     removed(

@@ -144,9 +144,8 @@ def test_forged_certificate_with_a_known_serial_is_refused(desk: Desk) -> None:
         not_valid_after=real.not_valid_after_utc,
         extensions=list(real.extensions),
     )
-    signer = desk.store.run_now(
-        lambda s: desk.signers.signer(s, trust_pb2.AUTHORITY_KIND_GUEST, desk.now)
-    )
+    kind = trust_pb2.AUTHORITY_KIND_GUEST
+    signer = desk.store.run_now(lambda s: desk.signers.signer(s, kind, desk.now))
     forged = signer.sign(builder).public_bytes(serialization.Encoding.PEM)
     with pytest.raises(UnauthenticatedError) as refused:
         desk.store.run_now(lambda s: desk.guests.confirm(s, forged, desk.now))
