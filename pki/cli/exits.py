@@ -41,6 +41,7 @@ class Exit(enum.IntEnum):
 _INTEGRITY_REASONS = frozenset(
     {
         "CUSTODY",
+        "SEALED",
         "CUSTODY_AMBIGUOUS",
         "CUSTODY_DAMAGED",
         "CUSTODY_FOREIGN",
@@ -51,6 +52,7 @@ _INTEGRITY_REASONS = frozenset(
     }
 )
 _LOCAL_REASONS = frozenset({"NO_IDENTITY"})
+_NOTHING_TO_DO_REASONS = frozenset({"NOTHING_TO_REBUILD"})
 
 
 class CommandError(Exception):
@@ -66,6 +68,8 @@ def status_of(error: TroveError) -> Exit:
     """The exit code of an error of the issuer or of what lies on this host."""
     if error.reason in _INTEGRITY_REASONS:
         return Exit.INTEGRITY
+    if error.reason in _NOTHING_TO_DO_REASONS:
+        return Exit.NOTHING_TO_DO
     if error.reason in _LOCAL_REASONS:
         return Exit.ERROR
     if isinstance(error, (UnavailableError, DeadlineError)):

@@ -32,7 +32,8 @@ STATES = (
     "retired",
 )
 _DENIABLE = ("serial", "key", "instance", "tenant", "generation")
-_LIFTABLE = ("instance", "tenant", "key", "serial")
+# A serial or a key that was denied is burnt: a new token is the way back.
+_LIFTABLE = ("instance", "tenant", "generation")
 _CERTIFICATE_COLUMNS = [
     Column("SERIAL", "serial"),
     Column("AUTHORITY", lambda row: f"{row['authority']} g{row['generation']}"),

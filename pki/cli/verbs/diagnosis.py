@@ -10,23 +10,29 @@ from pathlib import Path
 
 from pki.cli import snapshot, verdicts
 from pki.cli.exits import Exit, status_of
-from pki.cli.findings import Finding, Level, error
+from pki.cli.findings import Finding, Level, error, warning
 from pki.cli.grammar import Verbs
 from pki.cli.invocation import Invocation
+from pki.cli.verbs import custody
 from trove_grpc.errors import DeadlineError, TroveError, UnavailableError
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def register(verbs: Verbs) -> None:
-    verbs.verb(
+    doctor = verbs.verb(
         "doctor", _doctor, "what is wrong, why that matters, and what to do; changes nothing"
+    )
+    doctor.add_argument(
+        "--config", type=Path, help="the issuer's TOML file, on its host: looks at its keys too"
     )
 
 
 def _doctor(invocation: Invocation) -> Exit:
     options = invocation.options
     found = [] if options.identity is None else list(own_identity(options.identity))
+    if options.config is not None:
+        found += keys(options.config)
     status = Exit.OK
     try:
         seen = invocation.ask(snapshot.take)
@@ -85,6 +91,20 @@ def own_identity(directory: Path) -> Iterator[Finding]:
             what=f"{key} cannot be read",
             why="without it nobody knows who we are",
             do="run as its owner",
+        )
+
+
+def keys(config: Path) -> Iterator[Finding]:
+    """Whether the CA keys can be read, and by nobody else."""
+    for row in custody.fetch_status(config):
+        if row["state"] == custody.OK:
+            continue
+        judge = error if row["in_use"] else warning
+        yield judge(
+            "custody",
+            what=f"{row['custody']} at {row['location']}: {row['detail']}",
+            why="the issuer goes on with what it has read; it cannot start again, nor rotate",
+            do=f"trove-pki custody verify --config {config}, once that is mended",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 
 from cryptography import x509
 
@@ -11,7 +10,6 @@ from pki.cli.console import Column
 from pki.cli.exits import Exit
 from pki.cli.grammar import Reach, Verbs
 from pki.cli.invocation import Invocation
-from trove_grpc import config
 
 
 def register(verbs: Verbs) -> None:
@@ -20,22 +18,20 @@ def register(verbs: Verbs) -> None:
 
 def _init(invocation: Invocation) -> Exit:
     # Only here: everything else speaks to the issuer and must not reach a CA key.
+    from pki.cli import settings  # noqa: PLC0415
     from pki.issuer import bootstrap  # noqa: PLC0415
-    from pki.issuer.config import Config  # noqa: PLC0415
     from pki.issuer.custody import open_custody  # noqa: PLC0415
     from pki.store import Store  # noqa: PLC0415
 
-    settings = config.load(
-        Config, file=invocation.options.config, environment=os.environ, prefix="TROVE_ISSUER"
-    )
-    custody = open_custody(settings)
+    loaded = settings.load(invocation.options.config)
+    custody = open_custody(loaded)
     custody.prepare()
-    store = Store(settings.database_url, password_file=settings.database_password_file)
+    store = Store(loaded.database_url, password_file=loaded.database_password_file)
     try:
         store.migrate()
         now = dt.datetime.now(dt.UTC)
         created = store.run_now(
-            lambda session: bootstrap.initialise(session, custody, settings, now)
+            lambda session: bootstrap.initialise(session, custody, loaded, now)
         )
         store.run_now(lambda session: bootstrap.keep_certificates(session, custody))
         # Proves that every key is there and fits, on the first run and on each later one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from pki.cli import snapshot, times
@@ -12,16 +13,21 @@ from pki.cli.exits import Exit
 from pki.cli.grammar import Verbs
 from pki.cli.invocation import Invocation
 from pki.cli.snapshot import Snapshot
-from pki.cli.verbs import agents, audit, authorities, rotations, services
+from pki.cli.verbs import agents, audit, authorities, custody, rotations, services
 
 
 def register(verbs: Verbs) -> None:
-    verbs.verb("status", _status, "the whole PKI on one screen")
+    status = verbs.verb("status", _status, "the whole PKI on one screen")
+    status.add_argument(
+        "--config", type=Path, help="the issuer's TOML file, on its host: shows custody too"
+    )
 
 
 def _status(invocation: Invocation) -> Exit:
     seen = invocation.ask(snapshot.take)
-    row = _row(seen)
+    file = invocation.options.config
+    keys = None if file is None else custody.fetch_status(file)
+    row = {**_row(seen), "custody": keys}
     if not invocation.console.is_for_people:
         invocation.console.document([row])
         return Exit.OK
@@ -71,6 +77,15 @@ def _show(invocation: Invocation, row: Row, seen: Snapshot) -> None:
     rotations.show(invocation, seen.rotations)
     console.line()
     console.show(row["services"], services.columns(now), empty="no services")
+    console.line()
+    _show_custody(invocation, row["custody"])
+
+
+def _show_custody(invocation: Invocation, keys: list[Row] | None) -> None:
+    if keys is None:
+        invocation.console.line("Custody       asked on the issuer's host, with --config")
+    else:
+        invocation.console.show(keys, custody.COLUMNS)
 
 
 def _audit(invocation: Invocation, row: Row) -> str:

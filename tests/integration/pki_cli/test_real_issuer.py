@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
-import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,68 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from pki.issuer import inventory, process
-from pki.issuer.config import Config
-from pki.store import Store
-from tests.integration.pki.conftest import make_config, private_directory
+from tests.integration.pki.conftest import private_directory
 from tests.integration.pki_cli.conftest import Asker, Scene
+from tests.integration.pki_cli.real_issuer import running
 
 __all__ = ["private_directory"]
-
-
-# A rotation without guests has nobody to wait for but its own pace.
-QUICK = {
-    "rotation_poll": dt.timedelta(milliseconds=50),
-    "rotation_soak": dt.timedelta(milliseconds=50),
-    "rotation_spread": dt.timedelta(milliseconds=50),
-    "rotation_canary_wait": dt.timedelta(milliseconds=50),
-}
-
-
-class RealIssuer:
-    """The issuer's own process, in a thread of this one."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.port = 0
-        self._ready = threading.Event()
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="issuer")
-
-    def start(self) -> None:
-        self._thread.start()
-        assert self._ready.wait(30)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
-        self._loop.close()
-
-    def _run(self) -> None:
-        self._loop.run_until_complete(process.serve(self.config, self._stop, self._started))
-
-    def _started(self, port: int) -> None:
-        self.port = port
-        self._ready.set()
-
-    def register(self) -> str:
-        """An instance that may have a token."""
-        instance_id = str(uuid.uuid4())
-        store = Store(self.config.database_url)
-        store.run_now(
-            lambda session: inventory.register_subject(
-                session,
-                instance_id=instance_id,
-                tenant_id="t",
-                dns_names=[],
-                ip_addresses=[],
-                actor="test",
-                now=dt.datetime.now(dt.UTC),
-            )
-        )
-        store.close()
-        return instance_id
 
 
 class Issuer:
@@ -93,18 +33,8 @@ def issuer(
         instance_id = scene.state.add_agent("NEVER").instance_id
         yield Issuer(scene, instance_id, scene.fake.address)
         return
-    config = make_config(private_directory, **QUICK)
-    file = private_directory / "issuer.toml"
-    names = ("identity", "operator_socket", "database_url", "custody_directory", "passphrase_file")
-    file.write_text("".join(f'{name} = "{getattr(config, name)}"\n' for name in names))
-    asker = Asker(private_directory, config.operator_socket)
-    assert asker.run("init", "--config", str(file)).status == 0
-    real = RealIssuer(config)
-    real.start()
-    try:
+    with running(private_directory) as (asker, real):
         yield Issuer(asker, real.register(), f"127.0.0.1:{real.port}")
-    finally:
-        real.stop()
 
 
 def test_an_operator_enters_by_either_way(issuer: Issuer):
@@ -238,3 +168,32 @@ def test_unknown_rotations_and_gates_that_are_not_there_are_told(issuer: Issuer)
     name = asker.json(*START, "--wait", "--timeout", "60s").rows[0]["rotation_id"]
     assert asker.ask("rotate", "advance", name, "--to", "retired", "--yes").status == 4
     assert asker.ask("rotate", "retire", name, "--yes").status == 4
+
+
+def test_an_agent_is_listed_denied_allowed_and_given_a_token(issuer: Issuer):
+    asker, name = issuer.asker, issuer.instance_id
+    (row,) = asker.json("agents", "list").rows
+    assert (row["instance_id"], row["state"], row["is_online"]) == (name, "NEVER", False)
+    assert asker.json("agents", "list", "--state", "lost").rows == []
+    assert asker.json("agents", "show", name).rows[0]["instance_id"] == name
+    word = ("--reason", "test")
+    assert asker.json("agents", "deny", name, "--yes", *word).status == 0
+    assert asker.json("agents", "show", name).rows[0]["state"] == "DENIED"
+    assert asker.json("agents", "allow", name, *word).rows[0]["was_lifted"] is True
+    assert asker.ask("agents", "allow", name, *word).status == 3
+    assert asker.json("agents", "allow-recovery", name, "--for", "2h", *word).status == 0
+    assert asker.json("agents", "reissue-token", name).rows[0]["token"].startswith("trv1.")
+    assert asker.ask("agents", "reissue-token", "--stale").status == 3
+    assert asker.ask("agents", "show", str(uuid.uuid4())).status == 1
+
+
+def test_status_and_doctor_say_how_it_stands(issuer: Issuer):
+    asker = issuer.asker
+    asker.ask("audit", "checkpoint")
+    row = asker.json("status").rows[0]
+    assert row["trust_domain"] == "local.trove"
+    assert row["agents"]["never"] == 1
+    assert row["audit"]["problem"] == ""
+    assert "no rotation is open" in asker.ask("status").out
+    assert asker.json("doctor").rows == []
+    assert asker.json("certs", "check-expiration").status == 0
