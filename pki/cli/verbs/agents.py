@@ -34,6 +34,8 @@ STATES = (
 _DENIABLE = ("serial", "key", "instance", "tenant", "generation")
 # A serial or a key that was denied is burnt: a new token is the way back.
 _LIFTABLE = ("instance", "tenant", "generation")
+# Commands that the issuer proposes work as it prints them.
+_BY_HAND = "by an operator"
 _CERTIFICATE_COLUMNS = [
     Column("SERIAL", "serial"),
     Column("AUTHORITY", lambda row: f"{row['authority']} g{row['generation']}"),
@@ -62,13 +64,13 @@ def register(verbs: Verbs) -> None:
     allow = group.verb("allow", _allow, "end a denial that a person wrote")
     allow.add_argument("value", metavar="INSTANCE")
     allow.add_argument("--kind", choices=_LIFTABLE, default="instance", help="what INSTANCE names")
-    allow.add_argument("--reason", required=True)
+    allow.add_argument("--reason", default=_BY_HAND, help="for the audit")
     recovery = group.verb(
         "allow-recovery", _allow_recovery, "let an agent return although it was off too long"
     )
     recovery.add_argument("instance", metavar="INSTANCE")
     recovery.add_argument("--for", dest="lifetime", type=times.parse_span, metavar="SPAN")
-    recovery.add_argument("--reason", required=True)
+    recovery.add_argument("--reason", default=_BY_HAND, help="for the audit")
     clone = group.verb(
         "resolve-clone", _resolve_clone, "end the suspicion that a key exists twice"
     )
@@ -78,7 +80,7 @@ def register(verbs: Verbs) -> None:
     how.add_argument(
         "--reissue", action="store_true", help="every key it holds ends; show a new token"
     )
-    clone.add_argument("--reason", required=True)
+    clone.add_argument("--reason", default=_BY_HAND, help="for the audit")
     tokens.add_token_file(clone)
     reissue = group.verb("reissue-token", _reissue, "new tokens for agents that cannot return")
     reissue.add_argument("instance", metavar="INSTANCE", nargs="*")

@@ -35,7 +35,7 @@ def register(verbs: Verbs) -> None:
     )
     source = rebuild.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--instances", type=Path, metavar="FILE", help="the instances there are, JSON lines"
+        "--subjects", type=Path, metavar="FILE", help="the instances there are, JSON lines"
     )
     source.add_argument(
         "--conductor", action="append", default=[], metavar="HOST:PORT", help="ask it for them"
@@ -118,7 +118,7 @@ def _rebuild(invocation: Invocation) -> Exit:
         return Exit.OK
     rows = disaster.rebuild(
         loaded,
-        subjects_file=options.instances,
+        subjects_file=options.subjects,
         audit_files=options.audit,
         conductor=options.conductor,
         identity=options.identity,

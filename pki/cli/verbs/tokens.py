@@ -22,7 +22,9 @@ _STATES = ("open", "used", "void", "expired", "locked")
 def register(verbs: Verbs) -> None:
     group = verbs.group("token", "one-time enrolment tokens")
     create = group.verb("create", _create, "a new token; older ones become void")
-    create.add_argument("--instance", required=True, metavar="ID")
+    instance = create.add_mutually_exclusive_group(required=True)
+    instance.add_argument("instance", metavar="INSTANCE", nargs="?", help="whose")
+    instance.add_argument("--instance", dest="named", metavar="ID", help="the same, by name")
     create.add_argument("--minutes", type=float, help="at most the issuer's limit")
     add_token_file(create)
     listing = group.verb("list", _list, "newest first, without their secrets")
@@ -73,7 +75,8 @@ def write_secret(file: Path, text: str) -> None:
 def _create(invocation: Invocation) -> Exit:
     options = invocation.options
     lifetime = None if options.minutes is None else dt.timedelta(minutes=options.minutes)
-    row = invocation.ask(lambda issuer: mint(issuer, options.instance, lifetime))
+    instance_id = options.instance or options.named
+    row = invocation.ask(lambda issuer: mint(issuer, instance_id, lifetime))
     invocation.console.show([in_file(row, options.token_file)])
     return Exit.OK
 

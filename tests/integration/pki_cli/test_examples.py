@@ -1,4 +1,7 @@
-"""Every example of docs/how-to/trove-pki.md is run as it stands there, in order."""
+"""Every example of docs/how-to/trove-pki.md is run as it stands there, in order.
+
+On the issuer in memory its answer is compared too: there nothing depends on a pace.
+"""
 
 from __future__ import annotations
 

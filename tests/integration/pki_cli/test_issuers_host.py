@@ -103,7 +103,7 @@ def test_a_lost_database_is_rebuilt_from_the_keys(host: Host):
     instances = host.root / "instances.jsonl"
     instance = {"instance_id": str(uuid.uuid4()), "tenant_id": "t"}
     instances.write_text(json.dumps(instance) + "\n")
-    rebuild = ("rebuild", "--instances", str(instances))
+    rebuild = ("rebuild", "--subjects", str(instances))
     assert host.local("backup", "create", str(host.root / "pki.backup")).status == 0
     assert host.local(*rebuild, "--yes").status == 3
     (host.root / "pki.db").unlink()

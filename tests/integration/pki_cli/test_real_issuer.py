@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import shlex
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +47,20 @@ def test_an_operator_enters_by_either_way(issuer: Issuer):
     remote = asker.run("bundle", "show", "--issuer", issuer.address, "--identity", folder)
     assert remote.status == 0
     assert remote.out == asker.ask("bundle", "show").out
+
+
+def test_a_service_s_identity_is_renewed_in_its_directory(private_directory: Path):
+    with running(private_directory) as (asker, real):
+        folder = str(asker.root / "api")
+        enrol = ("service", "enrol", "--role", "api", "--host", "h", "--identity", folder)
+        first = asker.json(*enrol).rows[0]
+        renew = ("service", "renew", "--issuer", f"127.0.0.1:{real.port}", "--identity", folder)
+        assert asker.run(*renew).status == 3
+        second = asker.run("--output", "json", *renew, "--force")
+        assert second.status == 0, second.notes
+        assert second.rows[0]["spiffe_id"] == first["spiffe_id"]
+        assert second.rows[0]["serial"] != first["serial"]
+        assert asker.run(*renew).status == 3
 
 
 def test_a_token_lives_from_its_creation_to_its_revocation(issuer: Issuer):
@@ -185,6 +201,19 @@ def test_an_agent_is_listed_denied_allowed_and_given_a_token(issuer: Issuer):
     assert asker.json("agents", "reissue-token", name).rows[0]["token"].startswith("trv1.")
     assert asker.ask("agents", "reissue-token", "--stale").status == 3
     assert asker.ask("agents", "show", str(uuid.uuid4())).status == 1
+
+
+def test_the_command_that_helps_is_one_that_works_as_printed(private_directory: Path):
+    with running(private_directory) as (asker, real):
+        real.register()
+        real.enrol(real.register(), dt.datetime.now(dt.UTC) - dt.timedelta(days=40))
+        denied = real.register()
+        asker.ask("agents", "deny", denied, "--reason", "test", "--yes")
+        rows = asker.json("agents", "list").rows
+        assert {row["state"] for row in rows} == {"NEVER", "LOST", "DENIED"}
+        for row in rows:
+            done = asker.ask(*shlex.split(row["command"])[1:])
+            assert done.status == 0, (row, done)
 
 
 def test_status_and_doctor_say_how_it_stands(issuer: Issuer):
