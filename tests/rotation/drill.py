@@ -7,6 +7,7 @@ the database of record, each tenant's session and each newcomer's handshake.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
@@ -239,15 +240,16 @@ async def _follow_roots(plane: Installation, both_roots: Path, stop: asyncio.Eve
 
 
 async def _settle(fleet: list[WatchedAgent]) -> None:
-    """Every handover over, every change acknowledged."""
-    await until(
-        lambda: all(agent.watch.live == 1 for agent in fleet), "one stream for each", within=60
-    )
-    await until(
-        lambda: all(agent.outbox.unacknowledged == 0 for agent in fleet),
-        "every change acknowledged",
-        within=60,
-    )
+    """Every handover over, every change acknowledged; what is not shows in the report."""
+    with contextlib.suppress(AssertionError):
+        await until(
+            lambda: all(agent.watch.live == 1 for agent in fleet), "one stream for each", within=30
+        )
+        await until(
+            lambda: all(agent.outbox.unacknowledged == 0 for agent in fleet),
+            "every change acknowledged",
+            within=30,
+        )
 
 
 def _count_streams(fleet: list[WatchedAgent], report: Report) -> None:
@@ -260,6 +262,8 @@ def _count_streams(fleet: list[WatchedAgent], report: Report) -> None:
         report.lost_changes += watch.changes - len(agent.acknowledged)
         report.gaps += [f"{agent.instance_id} for {_length(gap)}" for gap in watch.gaps]
         report.breaks += [f"{agent.instance_id}: {why}" for why in watch.breaks]
+        if watch.live != 1:
+            report.breaks.append(f"{agent.instance_id} has {watch.live} streams at the end")
         if watch.handovers > len(watch.serials) - 1:
             report.too_many_closes.append(
                 f"{agent.instance_id}: {watch.handovers} for {len(watch.serials)} leaves"

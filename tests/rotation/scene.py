@@ -31,6 +31,15 @@ ENGINES = ("postgresql", "mariadb", "redis")
 SETTINGS = {
     "conductor__heartbeat_interval": "2",
     "taskmanager__sweep_interval": "86400",
+    "issuer__rotation_poll": "1",  # one step each: time enough to kill its worker in it
+    "issuer__rotation_lease": "3",
+    "issuer__rotation_bundle_poll": "1",
+    "issuer__rotation_soak": "2",
+    "issuer__rotation_spread": "20",
+    "issuer__rotation_canary_wait": "60",
+    # A rotation drains when the last certificate of the old generation has ended; people's are
+    # short-lived and not waited for in any other way.
+    "issuer__operator_lifetime": "120",
 }
 
 
