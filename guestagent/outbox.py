@@ -17,6 +17,7 @@ never looks newer than the heartbeat or Hello that overtook it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -97,10 +98,10 @@ class Outbox:
 
     async def wait(self, seconds: float) -> None:
         """Until something was put, at most `seconds` (then a resend may be due)."""
-        try:
-            await asyncio.wait_for(self._waiting.wait(), seconds)
-        except TimeoutError:
-            return
+        # Not wait_for: Python 3.11's swallows a cancellation that comes together with the event.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._waiting.wait()
 
 
 class _Pending:

@@ -58,9 +58,13 @@ def _leaves(group: BaseExceptionGroup[TroveError]) -> list[TroveError]:
 
 
 async def wait_or_timeout(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for `event` at most `seconds`; True when it is set. The pause of periodic loops."""
+    """Wait for `event` at most `seconds`; True when it is set. The pause of periodic loops.
+
+    Not wait_for: Python 3.11's swallows a cancellation that comes together with the event.
+    """
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -45,7 +45,8 @@ async def follow(
 
 async def _failure(check: Callable[[], Awaitable[object]], timeout: float) -> str:
     try:
-        await asyncio.wait_for(check(), timeout)
+        async with asyncio.timeout(timeout):
+            await check()
     except OverloadedError:
         return ""  # busy is not away: those who wait are being served
     except TimeoutError:

@@ -27,34 +27,63 @@ class Watch:
 
 
 class ObservedSession(Session):
-    """Tells its agent when it is live."""
+    """Tells its agent from when to when it is live: from Welcome to its end, whoever ends it."""
 
-    async def run(self) -> None:
-        agent: WatchedAgent = self._listener  # type: ignore[assignment]
-        watch = agent.watch
-        watch.serials.add(agent.serial)
-        loop = asyncio.get_running_loop()
+    is_observed = False
+    error = ""
+
+    async def open(self, hello: session_pb2.Hello) -> None:
+        await super().open(hello)
+        watch = self._agent.watch
+        self.is_observed = True
         if watch.gaps and watch.gaps[-1][1] is None:
-            watch.gaps[-1] = (watch.gaps[-1][0], loop.time())
+            watch.gaps[-1] = (watch.gaps[-1][0], asyncio.get_running_loop().time())
         watch.live += 1
         watch.opened += 1
-        error = ""
+
+    async def run(self) -> None:
+        # Confirmed by now: the certificate in force is the one this stream shows.
+        self._agent.watch.serials.add(self._agent.serial)
         try:
             await super().run()
         except asyncio.CancelledError:
-            error = "cancelled"
+            self.error = "cancelled"
             raise
         except Exception as failure:
-            error = str(failure) or type(failure).__name__
+            self.error = str(failure) or type(failure).__name__
+            raise
+
+    async def _read(self) -> None:
+        try:
+            await super()._read()
+        except Exception as failure:
+            self.error = str(failure) or type(failure).__name__
             raise
         finally:
-            watch.live -= 1
-            if watch.live == 0:
-                watch.gaps.append((loop.time(), None))
-            if error or self.goodbye != session_pb2.GOODBYE_REASON_HANDOVER:
-                watch.breaks.append(error or session_pb2.GoodbyeReason.Name(self.goodbye))
-            else:
-                watch.handovers += 1
+            self._note_end()
+
+    async def abandon(self) -> None:
+        self._note_end()
+        await super().abandon()
+
+    def _note_end(self) -> None:
+        if not self.is_observed:
+            return
+        self.is_observed = False
+        watch = self._agent.watch
+        watch.live -= 1
+        if watch.live == 0:
+            watch.gaps.append((asyncio.get_running_loop().time(), None))
+        if self.error or self.goodbye != session_pb2.GOODBYE_REASON_HANDOVER:
+            reason = session_pb2.GoodbyeReason.Name(self.goodbye)
+            watch.breaks.append(self.error or f"ended with {reason}")
+        else:
+            watch.handovers += 1
+
+    @property
+    def _agent(self) -> WatchedAgent:
+        agent: WatchedAgent = self._listener  # type: ignore[assignment]
+        return agent
 
 
 class WatchedAgent(FleetAgent):
