@@ -47,6 +47,8 @@ test-return: setup ## 1,000 agents whose leaves all expired come back at once; r
 test-sleepers: setup ## whole installations that slept over their certificates; clocks a day wrong
 	@dpkg -s libfaketime >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends libfaketime
 	@$(BIN)/python -m pytest -o timeout=1800 tests/sleepers/clocks.py tests/sleepers/whole_installation.py
+test-rotation: setup ## both roots rotated under 200 agents and 30 database sessions; report in build/
+	@$(BIN)/python -m tests.rotation --output build/rotation-report.md
 test-rotation-kills: setup ## a root rotation killed at each of its steps, twice in a row
 	@$(BIN)/python -m pytest -o timeout=1500 tests/rotation_kills/every_kill.py
 test-openstack: setup ## CA keys in a real Barbican with a real Keystone: contract, failures, moves under agents
@@ -55,4 +57,4 @@ test-openstack: setup ## CA keys in a real Barbican with a real Keystone: contra
 		tests/openstack/custody_with_agents.py
 .PHONY: help setup demo test lint fmt protos lock check test-mutations
 .PHONY: test-chaos test-state test-fleet test-sleepers test-revocation test-return
-.PHONY: test-rotation-kills test-openstack test-attacks
+.PHONY: test-rotation test-rotation-kills test-openstack test-attacks

@@ -21,7 +21,7 @@ def test_nobody_notices_a_root_that_is_rotated_while_its_issuer_dies_at_every_st
                 agents=20,
                 databases=databases,
                 sessions_each=3,
-                authorities=(trust_pb2.AUTHORITY_KIND_DATABASE_ROOT,),
+                authorities=(trust_pb2.AUTHORITY_KIND_ROOT,),
                 folder=tmp_path,
             )
         )
