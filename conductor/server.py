@@ -20,6 +20,7 @@ from conductor.services.instances import InstanceService
 from conductor.services.operations import OperationService
 from conductor.services.reports import ReportService
 from conductor.store import datastores, reports
+from pki import shared_metrics
 from pki.denials import DenialList
 from pki.feed import DenialFeed
 from pki.renewal import ServiceRenewer
@@ -66,6 +67,9 @@ async def serve(
     )
     sealer = load_sealer(config.sealing_key_file)
     identity = IdentityDirectory(config.identity)
+    shared_metrics.BUNDLE_VERSION.labels("conductor").set_function(
+        lambda: identity.bundle().version
+    )
     async with _open_database(config) as database, _open_issuer(config, identity) as issuer:
         feed = None if issuer is None else DenialFeed(issuer, DenialList(), watcher="conductor")
         server = build_internal_server(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pki import shared_metrics
 from pki.denials import DenialList
 from pki.feed import DenialFeed
 from pki.renewal import ServiceRenewer
@@ -48,6 +49,9 @@ async def serve(
 ) -> None:
     """Run the task manager until `stop`; `started` hears the port it listens on."""
     identity = IdentityDirectory(config.identity)
+    shared_metrics.BUNDLE_VERSION.labels("taskmanager").set_function(
+        lambda: identity.bundle().version
+    )
     async with contextlib.AsyncExitStack() as stack:
         conductor_channel = await stack.enter_async_context(
             PeerChannel(config.conductor, identity=identity, server_role=Role.CONDUCTOR)
