@@ -190,7 +190,7 @@ def _lift(
     if kind not in _LIFTABLE:
         raise ConflictError(
             f"a {kind.lower()} that was denied stays denied: its certificate has ended; let the "
-            "agent enrol anew (`trove-pki token create`)",
+            "agent enrol anew (`trove-pki token create --instance ID`)",
             reason="DENIAL_STAYS",
             subject=value,
         )
@@ -285,19 +285,29 @@ def _message(agent: agents.Agent) -> pb.Agent:
 def _command(agent: agents.Agent) -> str:
     """What brings it back; empty where it comes by itself, or must not come."""
     instance_id = agent.subject.instance_id
-    mint = f"trove-pki token create {instance_id}"
+    mint = f"trove-pki token create --instance {instance_id}"
     match agent.state:
         case agents.State.NEVER:
             return mint
+        case agents.State.LOST if agent.is_only_late:
+            return f"trove-pki agents allow-recovery {instance_id} --reason REASON"
         case agents.State.LOST:
-            return f"trove-pki agents allow-recovery {instance_id}" if agent.is_only_late else mint
+            return mint
         case agents.State.QUARANTINED:
             has_ended = agent.newest is None or agent.newest.state not in certificates.LIVE
             return mint if has_ended else quarantine.command(instance_id)
         case agents.State.DENIED:
-            return f"trove-pki agents allow {instance_id}"
+            return _undo(agent.denied_by, mint)
         case _:
             return ""
+
+
+def _undo(denied_by: tuple[str, str] | None, mint: str) -> str:
+    """A denial of a tenant or an instance can be lifted; what names a certificate has ended it."""
+    if denied_by is None or denied_by[0] not in _LIFTABLE:
+        return mint
+    kind, value = denied_by
+    return f"trove-pki agents allow {value} --kind {kind.lower()} --reason REASON"
 
 
 def _certificate(row: Certificate) -> pb.AgentCertificate:

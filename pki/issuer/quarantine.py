@@ -77,12 +77,12 @@ def refuse(subject: Subject) -> None:
     raise ConflictError(
         f"instance {subject.instance_id} is in quarantine since "
         f"{subject.quarantine_time:%FT%TZ}: {subject.quarantine_reason}; an operator ends it: "
-        f"`{command(subject.instance_id)}`",
+        f"`{command(subject.instance_id)}`, or `--keep` where it was a false alarm",
         reason="QUARANTINED",
         subject=subject.instance_id,
     )
 
 
 def command(instance_id: str) -> str:
-    """What an operator types; the two ways out are its options."""
-    return f"trove-pki agents resolve-clone {instance_id} --keep|--reissue"
+    """What an operator types who does not know which of the two is the guest."""
+    return f"trove-pki agents resolve-clone {instance_id} --reissue --reason REASON"

@@ -40,6 +40,8 @@ class Agent:
     engine_generation: int  # 0 when unknown
     # Nothing but time stands between it and a recovery.
     is_only_late: bool
+    # What the denial names that acts on it: (kind, value).
+    denied_by: tuple[str, str] | None
 
 
 def find(
@@ -103,13 +105,15 @@ def _describe(
             and leaf.state != certificates.SUPERSEDED
             and leaf.generation not in tainted
         )
+        named = [name for name in _names(subject, leaf) if name in refused]
         agents.append(
             Agent(
                 subject=subject,
                 newest=leaf,
-                state=_state(subject, leaf, refused, now, grace, is_good=is_good),
+                state=_state(subject, leaf, now, grace, is_denied=bool(named), is_good=is_good),
                 engine_generation=engines.get((subject.instance_id, subject.engine_serial), 0),
                 is_only_late=is_good and leaf is not None and leaf.state != certificates.DENIED,
+                denied_by=named[0] if named else None,
             )
         )
     return agents
@@ -162,21 +166,26 @@ def _engine_generations(session: Session, found: Sequence[Subject]) -> dict[tupl
     return {(row.instance_id or "", row.serial): row.generation for row in rows}
 
 
+def _names(subject: Subject, leaf: Certificate | None) -> list[tuple[str, str]]:
+    """What a denial may name of an agent, the widest first."""
+    names = [(denials.TENANT, subject.tenant_id), (denials.INSTANCE, subject.instance_id)]
+    if leaf is not None and leaf.state != certificates.SUPERSEDED:
+        names += [(denials.SERIAL, leaf.serial), (denials.KEY, leaf.key_hash)]
+    return names
+
+
 def _state(
     subject: Subject,
     leaf: Certificate | None,
-    refused: Collection[tuple[str, str]],
     now: dt.datetime,
     grace: dt.timedelta,
     *,
+    is_denied: bool,
     is_good: bool,
 ) -> State:
     if subject.state == subjects.RETIRED:
         return State.RETIRED
-    names = [(denials.INSTANCE, subject.instance_id), (denials.TENANT, subject.tenant_id)]
-    if leaf is not None and leaf.state != certificates.SUPERSEDED:
-        names += [(denials.SERIAL, leaf.serial), (denials.KEY, leaf.key_hash)]
-    if any(name in refused for name in names):
+    if is_denied:
         return State.DENIED
     if subject.quarantine_time is not None:
         return State.QUARANTINED

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 
 import pytest
 
+from pki.cli.program import build_parser
 from pki.issuer import inventory, quarantine
 from pki.issuer.agent_service import AgentServicer
 from pki.models import Authority, Certificate, Subject
@@ -35,6 +37,8 @@ class Operator:
     async def agent(self, instance_id: str) -> pb.Agent:
         answer = await self.ask("GetAgent", pb.GetAgentRequest(instance_id=instance_id))
         agent: pb.Agent = answer.agent
+        if agent.command:  # whatever its state: the command is one that there is
+            build_parser().parse_args(shlex.split(agent.command)[1:])
         return agent
 
     async def state(self, instance_id: str) -> str:
@@ -91,7 +95,7 @@ async def test_agent_goes_through_its_life(desk: Desk, operator: Operator) -> No
     desk.now += desk.config.recovery_grace
     assert await operator.state(instance_id) == "LOST"
     command = (await operator.agent(instance_id)).command
-    assert command == f"trove-pki agents allow-recovery {instance_id}"
+    assert command == f"trove-pki agents allow-recovery {instance_id} --reason REASON"
 
     request = pb.AllowRecoveryRequest(instance_id=instance_id, reason="was in a drawer")
     allowed = await operator.ask("AllowRecovery", request)
@@ -114,7 +118,7 @@ async def test_agent_of_a_tainted_generation_needs_a_token(desk: Desk, operator:
     desk.store.run_now(taint)
     agent = await operator.agent(instance_id)
     assert agent.state == pb.AGENT_STATE_LOST
-    assert agent.command == f"trove-pki token create {instance_id}"
+    assert agent.command == f"trove-pki token create --instance {instance_id}"
 
 
 @pytest.mark.parametrize("kind", ["INSTANCE", "TENANT", "SERIAL", "KEY"])
@@ -129,7 +133,12 @@ async def test_agent_that_a_person_denied_shows_as_denied(
         "KEY": present.key_hash,
     }
     deny(desk, kind, values[kind])
-    assert await operator.state(instance_id) == "DENIED"
+    agent = await operator.agent(instance_id)
+    assert agent.state == pb.AGENT_STATE_DENIED
+    if kind in {"INSTANCE", "TENANT"}:
+        assert agent.command.startswith(f"trove-pki agents allow {values[kind]} ")
+    else:
+        assert agent.command == f"trove-pki token create --instance {instance_id}"
 
 
 async def test_agents_are_listed_page_by_page_and_by_state(desk: Desk, operator: Operator) -> None:
@@ -206,7 +215,7 @@ async def test_reissue_refuses_every_key_and_waits_for_a_new_token(
     assert set(desk.denied_serials()) == {present.serial, pending.serial}
     agent = await operator.agent(instance_id)
     assert agent.state == pb.AGENT_STATE_QUARANTINED
-    assert agent.command == f"trove-pki token create {instance_id}"
+    assert agent.command == f"trove-pki token create --instance {instance_id}"
     assert not isinstance(desk.enrol(stolen, instance_id), Certificate)
 
     assert isinstance(desk.enrol(desk.mint(instance_id), instance_id), Certificate)
