@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.mutations import authorisation, enrolment, identity, revocation
+from tests.mutations import authorisation, enrolment, identity, quarantine, revocation
 from tests.mutations.mutation import HOUSE, LISTENERS, Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +161,7 @@ MUTATIONS = (
     *authorisation.MUTATIONS,
     *enrolment.MUTATIONS,
     *revocation.MUTATIONS,
+    *quarantine.MUTATIONS,
 )
 
 
