@@ -12,7 +12,7 @@ from pki.cli.invocation import Invocation
 from pki.cli.plans import Plan, is_agreed
 
 _KINDS = ("files", "barbican")
-OK = "ok"
+OK = "OK"
 COLUMNS = (
     Column("CUSTODY", "custody"),
     Column("IN USE", "in_use"),

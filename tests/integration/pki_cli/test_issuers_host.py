@@ -42,9 +42,9 @@ def test_init_says_which_keys_it_made_and_makes_them_once(private_directory: Pat
 
 def test_custody_is_shown_and_every_key_is_compared(host: Host):
     (row,) = host.local("--output", "json", "custody", "status").rows
-    assert (row["custody"], row["in_use"], row["state"], row["keys"]) == ("files", True, "ok", 6)
+    assert (row["custody"], row["in_use"], row["state"], row["keys"]) == ("files", True, "OK", 6)
     assert {row["result"] for row in host.local("--output", "json", "custody", "verify").rows} == {
-        "ok"
+        "OK"
     }
 
 
