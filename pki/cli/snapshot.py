@@ -7,9 +7,10 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
+from pki.cli import rotation_views
 from pki.cli.connection import Issuer
 from pki.cli.documents import time_of
-from pki.cli.verbs import agents, audit, authorities, bundles, rotations, services
+from pki.cli.verbs import agents, audit, authorities, bundles, services
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import (
     agent_service_pb2,
@@ -42,7 +43,7 @@ async def take(issuer: Issuer) -> Snapshot:
     server_time = time_of(answer, "server_time")
     async with asyncio.TaskGroup() as tasks:
         cas = tasks.create_task(authorities.fetch(issuer))
-        rotating = tasks.create_task(rotations.fetch(issuer))
+        rotating = tasks.create_task(rotation_views.fetch(issuer))
         fleet = tasks.create_task(agents.fetch(issuer))
         verification = tasks.create_task(audit.fetch_verification(issuer))
         serving = tasks.create_task(_services(issuer))

@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pki.cli import snapshot, times
+from pki.cli import rotation_views, snapshot, times
 from pki.cli.console import Row
 from pki.cli.documents import time_of
 from pki.cli.exits import Exit
 from pki.cli.grammar import Verbs
 from pki.cli.invocation import Invocation
 from pki.cli.snapshot import Snapshot
-from pki.cli.verbs import agents, audit, authorities, custody, rotations, services
+from pki.cli.verbs import agents, audit, authorities, custody, services
 
 
 def register(verbs: Verbs) -> None:
@@ -49,7 +49,7 @@ def _row(seen: Snapshot) -> dict[str, Any]:
         "federated": [each.trust_domain for each in seen.bundle.federated],
         "agents": {state: states.get(state, 0) for state in agents.STATES if state != "retired"},
         "authorities": [authorities.row_of(each) for each in seen.authorities],
-        "rotations": [rotations.row_of(each) for each in seen.rotations],
+        "rotations": [rotation_views.row_of(each) for each in seen.rotations],
         "services": [services.row_of(each) for each in seen.services],
         "audit": audit.verification_row(seen.audit),
     }
@@ -74,7 +74,7 @@ def _show(invocation: Invocation, row: Row, seen: Snapshot) -> None:
     live = [each for each in row["authorities"] if each["state"] in authorities.LIVE]
     console.show(live, authorities.columns(now), empty="no authorities")
     console.line()
-    rotations.show(invocation, seen.rotations)
+    rotation_views.show(invocation, seen.rotations)
     console.line()
     console.show(row["services"], services.columns(now), empty="no services")
     console.line()

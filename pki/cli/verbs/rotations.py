@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from pki import profiles
-from pki.cli import times, waiting
+from pki.cli import rotation_views, times, waiting
 from pki.cli.connection import Issuer
 from pki.cli.console import Row
-from pki.cli.documents import enum_name, kind_name, time_of
+from pki.cli.documents import enum_name, kind_name
 from pki.cli.exits import CommandError, Exit
 from pki.cli.grammar import Verbs
 from pki.cli.invocation import Invocation
@@ -128,74 +127,6 @@ def start(invocation: Invocation, wanted: Wanted) -> Exit:
         return await _wait(invocation, issuer, answer.rotation, goals)
 
     return _show_waited(invocation, invocation.ask(work))
-
-
-def row_of(rotation: pb.Rotation) -> dict[str, Any]:
-    progress = rotation.progress
-    return {
-        "rotation_id": rotation.rotation_id,
-        "kind": enum_name(pb.RotationKind, rotation.kind, "ROTATION_KIND").lower(),
-        "authorities": [
-            {
-                "authority": kind_name(each.kind),
-                "old_generation": each.old_generation,
-                "new_generation": each.new_generation,
-            }
-            for each in rotation.authorities
-        ],
-        "instance_ids": list(rotation.instance_ids),
-        "phase": waiting.phase_name(rotation.phase),
-        "phase_time": time_of(rotation, "phase_time"),
-        "is_automatic": rotation.is_automatic,
-        "is_paused": rotation.is_paused,
-        "pause_reason": rotation.pause_reason,
-        "bundle_version": rotation.bundle_version,
-        "progress": {
-            field.name: getattr(progress, field.name)
-            for field in pb.RotationProgress.DESCRIPTOR.fields
-        },
-        "error_rate": round(waiting.error_rate(rotation), 4),
-        "next": rotation.next,
-        "create_time": time_of(rotation, "create_time"),
-        "actor": rotation.actor,
-        "lease_owner": rotation.lease_owner,
-        "lease_fence": rotation.lease_fence,
-    }
-
-
-async def fetch(issuer: Issuer, *, open_only: bool = True) -> list[pb.Rotation]:
-    return await issuer.pages(
-        issuer.authorities.ListRotations, pb.ListRotationsRequest(open_only=open_only), "rotations"
-    )
-
-
-def show(invocation: Invocation, found: Collection[pb.Rotation]) -> None:
-    """Rotations as a table with a line of detail below each."""
-    console = invocation.console
-    if not console.is_for_people:
-        console.document([row_of(rotation) for rotation in found])
-        return
-    if not found:
-        console.line("no rotation is open")
-        return
-    for rotation in found:
-        since = time_of(rotation, "phase_time")
-        age = (
-            ""
-            if since is None
-            else f"  for {times.span(max(invocation.now - since, dt.timedelta(0)))}"
-        )
-        paused = f"  PAUSED ({rotation.pause_reason})" if rotation.is_paused else ""
-        console.line(
-            f"{rotation.rotation_id}  {waiting.subject(rotation)}  "
-            f"{waiting.phase_name(rotation.phase)}{age}{paused}"
-        )
-        console.line(f"  {waiting.progress_text(rotation)}")
-        lease = f"   lease {rotation.lease_owner} fence {rotation.lease_fence}"
-        held = lease if rotation.lease_owner else ""
-        console.line(f"  bundle v{rotation.bundle_version}{held}")
-        if rotation.next:
-            console.line(f"  next: {rotation.next}")
 
 
 def _add_wanted(parser: Any) -> None:
@@ -314,8 +245,11 @@ def _status(invocation: Invocation) -> Exit:
     if options.rotation is None:
         if options.wait:
             raise CommandError(Exit.USAGE, "--wait needs the rotation's id")
-        show(
-            invocation, invocation.ask(lambda issuer: fetch(issuer, open_only=not options.is_all))
+        rotation_views.show(
+            invocation,
+            invocation.ask(
+                lambda issuer: rotation_views.fetch(issuer, open_only=not options.is_all)
+            ),
         )
         return Exit.OK
     if options.wait:
@@ -328,9 +262,9 @@ def _status(invocation: Invocation) -> Exit:
     answer = invocation.ask(lambda issuer: _fetch_one(issuer, options.rotation))
     behind = [stranded_row(each) for each in answer.behind]
     if not invocation.console.is_for_people:
-        invocation.console.document([{**row_of(answer.rotation), "behind": behind}])
+        invocation.console.document([{**rotation_views.row_of(answer.rotation), "behind": behind}])
         return Exit.OK
-    show(invocation, [answer.rotation])
+    rotation_views.show(invocation, [answer.rotation])
     for row in behind:
         invocation.console.line(f"  behind: {stranded_line(row, invocation.now)}")
     return Exit.OK
@@ -495,7 +429,7 @@ async def _wait(
 
 
 def _show_waited(invocation: Invocation, waited: waiting.Waited) -> Exit:
-    show(invocation, [waited.rotation])
+    rotation_views.show(invocation, [waited.rotation])
     if waited.message:
         invocation.console.note(f"trove-pki: {waited.message}")
     return waited.status
