@@ -75,9 +75,17 @@ def clear(config: Config, *, of: str) -> Sequence[Row]:
 
 
 def check(store: Store, custody: Custody) -> Sequence[Row]:
-    """Compare a custody with what the database says there must be."""
+    """Compare a custody with what the database says there must be.
+
+    What else is there (the audit's key, one of a rotation cut short) must open.
+    """
     custody.probe()
-    return [_verify(custody, each) for each in store.run_now(_generations)]
+    known = store.run_now(_generations)
+    others = sorted(set(custody.names()) - {each.name for each in known})
+    return [
+        *(_verify(custody, each.name, each) for each in known),
+        *(_verify(custody, name, None) for name in others),
+    ]
 
 
 def move(store: Store, source: Custody, target: Custody) -> Sequence[Row]:
@@ -148,14 +156,14 @@ def _status(config: Config, kind: str) -> Row:
         return {**row, "state": error.reason, "keys": 0, "detail": error.message}
 
 
-def _verify(custody: Custody, generation: _Generation) -> Row:
-    row = {"key": generation.name, "authority_state": generation.state}
+def _verify(custody: Custody, name: str, generation: _Generation | None) -> Row:
+    row = {"key": name, "authority_state": generation.state if generation else ""}
     try:
-        _check(generation, generation.name, custody)
-        kept = custody.load_certificate(generation.name)
+        _check(generation, name, custody)
+        fits = generation is None or (custody.load_certificate(name) == generation.certificate_pem)
     except TroveError as error:
         return {**row, "result": error.reason, "detail": error.message}
-    if kept != generation.certificate_pem:
+    if not fits:
         return {
             **row,
             "result": "CUSTODY_OTHER_CERTIFICATE",

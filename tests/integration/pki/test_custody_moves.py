@@ -150,6 +150,7 @@ def test_key_the_database_does_not_know_yet_moves_too(issuer: Issuer) -> None:
     """A rotation was killed between its key and its row."""
     issuer.files.store("guest-g2", new_key())
     assert issuer.move(issuer.files, issuer.memory)["guest-g2"] == "copied"
+    assert issuer.verified(issuer.memory)["guest-g2"] == "OK"
 
 
 def test_key_that_is_nowhere_is_an_error(issuer: Issuer) -> None:
