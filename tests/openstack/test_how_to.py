@@ -11,8 +11,10 @@ from pathlib import Path
 from pki.custody.barbican import BarbicanCustody
 from pki.custody.settings import BarbicanSettings
 from pki.requests import new_key
+from tests.openstack.conftest import Place
 from tests.openstack.harness.cloud import Cloud
 from trove_grpc import config
+from trovectl import toml
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "how-to" / "keep-keys-in-barbican.md").read_text()
@@ -68,6 +70,50 @@ def test_how_to_ends_with_a_custody_that_works(openstack: Cloud, private_directo
     custody.store("guest-g1", new_key())
     custody.load("guest-g1")
     custody.delete("guest-g1")
+
+
+def trove_pki(*words: str) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "trove-pki", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_how_to_moves_the_keys(place: Place) -> None:
+    migrate, verify, clear = re.findall(r"^ +trove-pki (custody .*)$", TEXT, re.MULTILINE)
+    file = place.root / "issuer.toml"
+    in_files = toml.dumps(
+        {
+            "identity": place.root / "identity",
+            "operator_socket": place.root / "run" / "operator.sock",
+            "database_url": f"sqlite:///{place.root}/pki.db",
+            "custody_directory": place.root / "custody",
+            "passphrase_file": place.root / "secret" / "passphrase",
+            "trust_domain": place.trust_domain,
+            "barbican": {
+                "auth_url": place.settings.auth_url,
+                "credential_file": place.settings.credential_file,
+                "kek_file": place.settings.kek_file,
+            },
+        }
+    )
+    file.write_text(in_files)
+
+    def follow(command: str) -> None:
+        trove_pki(*command.replace("/etc/trove/issuer.toml", str(file)).split(), "--yes")
+
+    trove_pki("init", "--config", str(file))
+    follow(migrate)
+    follow(verify)
+    file.write_text(f'custody = "barbican"\n{in_files}')
+    follow(clear)
+    assert list((place.root / "custody").glob("*.key")) == []
+    trove_pki("custody", "verify", "--config", str(file))
+    trove_pki("custody", "status", "--config", str(file))
 
 
 def test_every_reason_that_is_raised_is_in_the_how_to() -> None:
