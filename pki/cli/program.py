@@ -22,6 +22,7 @@ from pki.cli.verbs import (
     completion,
     custody,
     diagnosis,
+    disasters,
     federation,
     init,
     overview,
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         audit,
         recovery,
         breakglass,
+        disasters,
         completion,
     ):
         module.register(verbs)
