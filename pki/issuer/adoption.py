@@ -1,4 +1,4 @@
-"""Takes up leaves that a rebuilt database does not know (docs/adr/0027).
+"""Takes up leaves that a rebuilt database does not know (docs/adr/0028).
 
 A leaf is genuine when our key signed it; whether it was refused since, only the lost database
 knew. So it comes back once, when its holder asks for its successor, and only where nothing that
