@@ -92,6 +92,8 @@ class _Ledger:
                     self.denied.pop((kind.upper(), value), None)
                 else:
                     self._deny(kind.upper(), value, str(detail.get("reason", "")))
+            case "taint-authority":
+                self._deny(denials.GENERATION, record.subject, str(detail.get("reason", "")))
             case "retire-subject":
                 self._deny(denials.INSTANCE, record.subject, str(detail.get("reason", "")))
             case "enrol-guest":

@@ -265,6 +265,11 @@ def _held(known: _Known, authority: str, generation: int) -> trust_pb2.Authority
 
 def _state(known: _Known, authority: str, generation: int) -> str:
     """As the last bundle has it; without one, the newest generation signs and others drain."""
+    if any(
+        (each.kind, each.value) == (denials.GENERATION, f"{authority}/{generation}")
+        for each in known.denied
+    ):
+        return authorities.TAINTED
     if (held := _held(known, authority, generation)) is not None:
         return trust_pb2.AuthorityState.Name(held.state).removeprefix("AUTHORITY_STATE_")
     if known.bundle is not None:

@@ -250,7 +250,13 @@ class Rotator:
             self._config, kind, key, generation=generation, signer=None, now=now
         )
         cross = None
-        if (
+        if older is not None and not self._custody.exists(older.key_name):
+            log.critical(
+                "the key %s is lost: nothing can certify its successor for peers that know only "
+                "the old root; who is off until it is retired needs a token",
+                older.key_name,
+            )
+        elif (
             older is not None
             and older.state != authorities.TAINTED
             and _certificate(older).not_valid_after_utc > now

@@ -470,6 +470,17 @@ def test_what_a_machine_held_before_it_enrolled_anew_is_refused(
     assert denied_in() == {("SERIAL", first.serial)}
 
 
+def test_a_generation_that_was_tainted_is_refused(
+    desk: Desk, denied_in: Callable[[], set[tuple[str, str]]]
+) -> None:
+    desk.store.run_now(
+        lambda s: audit.append(
+            s, now=desk.now, actor="o", action="taint-authority", subject="guest/1", detail={}
+        )
+    )
+    assert denied_in() == {("GENERATION", "guest/1")}
+
+
 def test_an_identity_that_ended_is_refused(
     desk: Desk, denied_in: Callable[[], set[tuple[str, str]]]
 ) -> None:
