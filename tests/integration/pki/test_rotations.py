@@ -80,6 +80,20 @@ def test_root_is_rotated_with_the_intermediates_below_it(
         assert fleet.certificate_of(kind, 2).signed_by_generation == 2
 
 
+def test_a_root_whose_key_is_lost_is_replaced_without_a_cross_certificate(
+    sqlite_fleet: Fleet,
+) -> None:
+    fleet = sqlite_fleet
+    del fleet.desk.custody.keys["root-g1"]
+    rotation = fleet.start("ROOT", "root")
+    fleet.run_until(rotation, "REISSUING")
+    drain_operators(fleet)
+    fleet.run_until(rotation, "RETIRED")
+    for kind in ("root", "guest", "service", "operator"):
+        assert fleet.states(kind) == {1: "RETIRED", 2: "ACTIVE"}
+    assert fleet.certificate_of("root", 2).cross_certificate_pem is None
+
+
 def test_leaves_of_named_agents_are_renewed_and_no_others(fleet: Fleet) -> None:
     first, second, _third = fleet.guests
     before = {each.instance_id: each.certificate.serial for each in fleet.guests}

@@ -337,6 +337,22 @@ async def test_all_lost(site: Site) -> None:
     await site.renew(await site.enrol(guest.instance_id, word))
 
 
+async def test_root_lost(site: Site) -> None:
+    *before, show = commands("root-lost")
+    guest = await site.new_guest()
+    site.stop()
+    (site.installation.root / "custody" / "root-g1.key").unlink()
+    site.start()
+    for line in before:
+        await site.run(line)
+    async with asyncio.timeout(60):
+        while len((shown := await site.run(show)).splitlines()) < 3:
+            continue  # each look is a process of its own: it takes its time
+    assert "ACTIVE" in shown
+    await site.renew(guest)
+    assert "the key root-g1 is lost" in site.installation.log.read_text()
+
+
 def test_every_runbook_is_here() -> None:
-    tested = {"database-lost", "old-backup", "all-lost"}
+    tested = {"database-lost", "old-backup", "root-lost", "all-lost"}
     assert {path.stem.removeprefix("disaster-") for path in DOCS.glob("disaster-*.md")} == tested
