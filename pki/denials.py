@@ -13,7 +13,7 @@ from trove_grpc.identity import Identity, Role
 Key = tuple[pb.DenialKind.ValueType, str]
 
 # How an identity's authority is called in a denial of its generation.
-_AUTHORITY_NAMES = {Role.GUEST: "guest", Role.OPERATOR: "operator"}
+_AUTHORITY_NAMES = {Role.GUEST: "guest", Role.OPERATOR: "operator", Role.BREAKGLASS: "operator"}
 _ALWAYS = dt.datetime.min.replace(tzinfo=dt.UTC)
 _NEVER = dt.datetime.max.replace(tzinfo=dt.UTC)
 

@@ -18,7 +18,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from trove_grpc.errors import ConflictError
 from trove_grpc.gen.common.v1 import trust_pb2
-from trove_grpc.identity import Role, guest_uri, operator_uri, service_dns_name, service_uri
+from trove_grpc.identity import (
+    Role,
+    breakglass_uri,
+    guest_uri,
+    operator_uri,
+    service_dns_name,
+    service_uri,
+)
 
 Kind: TypeAlias = trust_pb2.AuthorityKind.ValueType
 
@@ -222,6 +229,22 @@ def operator(
 ) -> x509.CertificateBuilder:
     """A person or a tool: a client."""
     uri = x509.UniformResourceIdentifier(operator_uri(trust_domain, name))
+    end = _end(issuer, now, lifetime, margin)
+    return leaf(public_key, issuer, [uri], CLIENT, start=now - SERVICE_BACKDATE, end=end)
+
+
+def breakglass(
+    public_key: ec.EllipticCurvePublicKey,
+    issuer: x509.Certificate,
+    *,
+    trust_domain: str,
+    incident: str,
+    lifetime: dt.timedelta,
+    now: dt.datetime,
+    margin: dt.timedelta = ISSUER_MARGIN,
+) -> x509.CertificateBuilder:
+    """An emergency: a client, as an operator is."""
+    uri = x509.UniformResourceIdentifier(breakglass_uri(trust_domain, incident))
     end = _end(issuer, now, lifetime, margin)
     return leaf(public_key, issuer, [uri], CLIENT, start=now - SERVICE_BACKDATE, end=end)
 

@@ -24,6 +24,7 @@ from trove_grpc.names import (
     TENANT_ID,
     Identity,
     Role,
+    breakglass_uri,
     guest_uri,
     operator_uri,
     parse_uri,
@@ -38,6 +39,7 @@ __all__ = [
     "TENANT_ID",
     "Identity",
     "Role",
+    "breakglass_uri",
     "check_validity",
     "guest_uri",
     "identify",
@@ -53,6 +55,7 @@ __all__ = [
 _KIND_BY_ROLE = {
     Role.GUEST: trust_pb2.AUTHORITY_KIND_GUEST,
     Role.OPERATOR: trust_pb2.AUTHORITY_KIND_OPERATOR,
+    Role.BREAKGLASS: trust_pb2.AUTHORITY_KIND_OPERATOR,
     **dict.fromkeys(SERVICE_ROLES, trust_pb2.AUTHORITY_KIND_SERVICE),
 }
 

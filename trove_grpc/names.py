@@ -23,6 +23,7 @@ _URI = re.compile(
     rf"tenant/(?P<tenant>{TENANT_ID})/instance/(?P<instance>{_UUID})"
     rf"|service/(?P<service>{_SERVICES})/(?P<host>[a-z0-9][a-z0-9.-]{{0,62}})"
     rf"|operator/(?P<operator>[a-z0-9][a-z0-9._-]{{0,62}})"
+    rf"|breakglass/(?P<incident>[a-z0-9][a-z0-9._-]{{0,62}})"
     r")\Z",
     re.ASCII,
 )
@@ -40,6 +41,7 @@ class Role(enum.StrEnum):
     GATEWAY = "gateway"
     ISSUER = "issuer"
     OPERATOR = "operator"
+    BREAKGLASS = "breakglass"  # an emergency, by the consent of two operators
 
 
 SERVICE_ROLES = frozenset({Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.ISSUER})
@@ -51,7 +53,7 @@ class Identity:
 
     role: Role
     trust_domain: str = ""
-    name: str = ""  # host of a service, name of an operator, id of an instance
+    name: str = ""  # host of a service, name of an operator or incident, id of an instance
     tenant_id: str = ""
     instance_id: str = ""
     serial: str = ""  # hex, lower case
@@ -66,8 +68,8 @@ class Identity:
         """The SPIFFE ID, or the bare role where there is no certificate."""
         if self.role is Role.GUEST:
             path = f"tenant/{self.tenant_id}/instance/{self.instance_id}"
-        elif self.role is Role.OPERATOR:
-            path = f"operator/{self.name}"
+        elif self.role in (Role.OPERATOR, Role.BREAKGLASS):
+            path = f"{self.role}/{self.name}"
         elif self.role in SERVICE_ROLES:
             path = f"service/{self.role}/{self.name}"
         else:
@@ -89,6 +91,10 @@ def service_uri(trust_domain: str, role: Role, host: str) -> str:
 
 def operator_uri(trust_domain: str, name: str) -> str:
     return f"spiffe://{trust_domain}/operator/{name}"
+
+
+def breakglass_uri(trust_domain: str, incident: str) -> str:
+    return f"spiffe://{trust_domain}/breakglass/{incident}"
 
 
 def service_dns_name(trust_domain: str, role: Role) -> str:
@@ -114,4 +120,6 @@ def parse_uri(uri: str, trust_domain: str) -> Identity:
         )
     if match["service"]:
         return Identity(role=Role(match["service"]), trust_domain=trust_domain, name=match["host"])
+    if match["incident"]:
+        return Identity(role=Role.BREAKGLASS, trust_domain=trust_domain, name=match["incident"])
     return Identity(role=Role.OPERATOR, trust_domain=trust_domain, name=match["operator"])

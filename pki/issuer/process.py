@@ -16,6 +16,7 @@ from pki.issuer import bootstrap, inventory
 from pki.issuer.agent_service import AgentServicer
 from pki.issuer.audit_service import AuditServicer
 from pki.issuer.authority_service import AuthorityServicer
+from pki.issuer.breakglass_service import BreakglassServicer
 from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
 from pki.issuer.diary import Diary
@@ -36,6 +37,8 @@ from trove_grpc.gen.issuer.v1 import audit_service_pb2 as audit_pb
 from trove_grpc.gen.issuer.v1 import audit_service_pb2_grpc as audit_rpc
 from trove_grpc.gen.issuer.v1 import authority_service_pb2 as authority_pb
 from trove_grpc.gen.issuer.v1 import authority_service_pb2_grpc as authority_rpc
+from trove_grpc.gen.issuer.v1 import breakglass_service_pb2 as breakglass_pb
+from trove_grpc.gen.issuer.v1 import breakglass_service_pb2_grpc as breakglass_rpc
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
 from trove_grpc.gen.issuer.v1 import watch_service_pb2 as watch_pb
@@ -53,6 +56,7 @@ _SERVICES = [
         watch_pb.DESCRIPTOR,
         audit_pb.DESCRIPTOR,
         agent_pb.DESCRIPTOR,
+        breakglass_pb.DESCRIPTOR,
     )
     for service in descriptor.services_by_name.values()
 ]
@@ -103,6 +107,7 @@ async def _serve(
     rotating = AuthorityServicer(store, signers, rotator, config)
     watching = WatchServicer(store, news, config)
     agents = AgentServicer(store, config)
+    emergencies = BreakglassServicer(store, signers, config)
 
     def register(server: aio.Server) -> None:
         rpc.add_IssuerServiceServicer_to_server(servicer, server)
@@ -110,6 +115,7 @@ async def _serve(
         watch_rpc.add_WatchServiceServicer_to_server(watching, server)
         audit_rpc.add_AuditServiceServicer_to_server(AuditServicer(store, diary), server)
         agent_rpc.add_AgentServiceServicer_to_server(agents, server)
+        breakglass_rpc.add_BreakglassServiceServicer_to_server(emergencies, server)
 
     config.operator_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # On that socket nobody is asked for a certificate: its directory is the lock.
@@ -137,6 +143,7 @@ async def _serve(
                 readiness.follow([internal, local], store.check, stop), name="readiness"
             )
             tasks.create_task(diary.follow(stop), name="diary")
+            tasks.create_task(emergencies.follow(stop), name="breakglass")
             tasks.create_task(rotator.run(stop), name="rotations")
             tasks.create_task(_keep_identity(keeper, config, stop), name="identity")
             tasks.create_task(_upkeep(store, config, stop), name="upkeep")

@@ -126,3 +126,17 @@ def test_what_every_server_offers_is_for_services_and_operators():
         assert not roles & {Role.GUEST, Role.ANONYMOUS}, method
         if "Reflection" in method:
             assert roles <= {Role.OPERATOR, Role.LOCAL}, method
+
+
+def test_an_emergency_may_what_an_operator_may_and_no_more():
+    emergency = Identity(role=Role.BREAKGLASS, name="inc-7", trust_domain="d")
+    operator = Identity(role=Role.OPERATOR, name="alice", trust_domain="d")
+
+    def may(identity: Identity, method: str) -> bool:
+        try:
+            authorize(identity, method)
+        except PermissionDeniedError:
+            return False
+        return True
+
+    assert [m for m in CALLERS if may(emergency, m) != may(operator, m)] == []
