@@ -49,11 +49,10 @@ _INTEGRITY_REASONS = frozenset(
         "CUSTODY_NO_PAYLOAD",
         "CUSTODY_OTHER_KEK",
         "CUSTODY_OTHER_KEY",
-        "SEALED",
     }
 )
 _LOCAL_REASONS = frozenset({"NO_IDENTITY"})
-_NOTHING_TO_DO_REASONS = frozenset({"NOTHING_TO_REBUILD", "NOTHING_TO_REBUILD"})
+_NOTHING_TO_DO_REASONS = frozenset({"NOTHING_TO_REBUILD"})
 
 
 class CommandError(Exception):

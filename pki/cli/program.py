@@ -22,7 +22,6 @@ from pki.cli.verbs import (
     completion,
     custody,
     diagnosis,
-    disasters,
     federation,
     init,
     overview,
@@ -91,7 +90,6 @@ def build_parser() -> argparse.ArgumentParser:
         audit,
         recovery,
         breakglass,
-        disasters,
         completion,
     ):
         module.register(verbs)
