@@ -214,6 +214,7 @@ class IssuerServicer(rpc.IssuerServiceServicer):
             authority.certificate_pem
             for authority in bundle.authorities
             if authority.kind == trust_pb2.AUTHORITY_KIND_DATABASE_ROOT
+            and authority.state != trust_pb2.AUTHORITY_STATE_TAINTED
         ]
         return pb.IssueEngineCertificateResponse(
             chain_pem=certificate.chain_pem,

@@ -6,6 +6,7 @@ import datetime as dt
 
 import pytest
 from cryptography import x509
+from cryptography.x509 import verification
 
 from pki.models import Certificate
 from pki.store import audit, rotations
@@ -43,6 +44,16 @@ def drain_operators(fleet: Fleet) -> None:
     fleet.desk.now += fleet.desk.config.operator_lifetime
 
 
+def verify_server(fleet: Fleet, shown: Certificate, root_pem: bytes) -> None:
+    """As a client does that knows this root alone."""
+    leaf, *between = x509.load_pem_x509_certificates(shown.chain_pem)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    store = verification.Store([x509.load_pem_x509_certificate(root_pem)])
+    verifier = verification.PolicyBuilder().store(store).time(fleet.desk.now)
+    name = x509.DNSName(names.get_values_for_type(x509.DNSName)[0])
+    verifier.build_server_verifier(name).verify(leaf, between)
+
+
 @pytest.mark.parametrize("authority", INTERMEDIATES)
 def test_intermediate_is_rotated_until_its_old_key_is_destroyed(
     fleet: Fleet, authority: str
@@ -71,6 +82,12 @@ def test_root_is_rotated_with_the_intermediates_below_it(
 ) -> None:
     rotation = fleet.start("ROOT", authority)
     fleet.run_until(rotation, "REISSUING")
+    fleet.follow()
+    is_database = authority == "database-root"
+    shown = fleet.guests[0].engine if is_database else fleet.services[0].certificate
+    assert shown.generation == 2
+    for generation in (1, 2):
+        verify_server(fleet, shown, fleet.certificate_of(authority, generation).certificate_pem)
     drain_operators(fleet)
     fleet.run_until(rotation, "RETIRED")
     for kind in (authority, *children):
