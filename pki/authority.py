@@ -114,9 +114,10 @@ class Authorities:
         if failure is not None:
             raise failure
 
-    def forget(self, key_name: str) -> None:
-        """Drop a key that is destroyed."""
-        self._keys.pop(key_name, None)
+    def keep_only(self, rows: Sequence[Authority]) -> None:
+        """Drop every other key: one that cannot sign again must not lie in memory either."""
+        wanted = {row.key_name for row in rows}
+        self._keys = {name: key for name, key in self._keys.items() if name in wanted}
 
     def issue(self, signer: Signer, builder: x509.CertificateBuilder) -> Issued:
         """Sign a leaf that a profile described for this signer."""

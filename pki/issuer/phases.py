@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from pki.issuer import progress
 from pki.issuer.config import Config
 from pki.models import Authority, Rotation
-from pki.store import audit, authorities, rotations
+from pki.store import audit, authorities, news, rotations
 from trove_grpc.errors import ConflictError
 
 ISSUER = "issuer"
@@ -35,7 +35,8 @@ class Made:
 def enter(
     session: Session, rotation: Rotation, phase: str, now: dt.datetime, *, actor: str = ISSUER
 ) -> None:
-    """Write the phase and the audit's row of it."""
+    """Write the phase and the audit's row of it; who is told to renew may change with it."""
+    news.mark(session)
     before, rotation.phase, rotation.phase_time = rotation.phase, phase, now
     session.flush()
     audit.append(
@@ -206,6 +207,7 @@ def finish_roll_back(session: Session, rotation: Rotation, now: dt.datetime) -> 
 def pause(
     session: Session, rotation: Rotation, reason: str, now: dt.datetime, *, actor: str
 ) -> None:
+    news.mark(session)
     rotation.is_paused, rotation.pause_reason = True, reason
     session.flush()
     audit.append(

@@ -15,6 +15,8 @@ from pki.store import authorities, certificates, leaves, rotations, services, su
 from pki.store.leaves import ENGINE, GUEST, OPERATOR, SERVICE, Condition
 
 _ROOT = "root"
+# One alone may be switched off at the wrong moment.
+_FEWEST_CANARIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +187,7 @@ def canaries(session: Session, rotation: Rotation, config: Config) -> Sequence[s
     online = _guests(rotation).where(Subject.is_online)
     if GUEST not in leaf_kinds(rotation):
         return []
-    most = max(1, int(_count(session, online) * config.rotation_canary_share))
+    most = max(_FEWEST_CANARIES, int(_count(session, online) * config.rotation_canary_share))
     return session.scalars(
         online.with_only_columns(Subject.instance_id).order_by(Subject.instance_id).limit(most)
     ).all()

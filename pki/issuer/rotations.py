@@ -17,7 +17,7 @@ from pki.issuer import phases, progress
 from pki.issuer.config import Config
 from pki.issuer.progress import Stranded
 from pki.models import Authority, Rotation
-from pki.store import audit, authorities, rotations, subjects
+from pki.store import audit, authorities, news, rotations, subjects
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError
 
 _ROOTS = frozenset(profiles.KIND_NAMES[kind] for kind in profiles.CHILDREN)
@@ -188,6 +188,7 @@ def set_paused(
     if is_paused:
         phases.pause(session, rotation, reason, now, actor=actor)
         return rotation
+    news.mark(session)
     rotation.is_paused, rotation.pause_reason = False, ""
     # What made it stop was looked at: the budget begins anew.
     rotation.renewals = rotation.errors = 0

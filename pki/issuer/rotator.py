@@ -35,7 +35,12 @@ Observe = Callable[[str, str], None]
 _Move = Callable[[Rotation, int], Awaitable[bool]]
 _PEM = serialization.Encoding.PEM
 # Whose keys are read before they are needed.
-_SOON = (authorities.PREPARED, authorities.TRUSTED, authorities.ACTIVE)
+_SOON = (
+    authorities.PREPARED,
+    authorities.TRUSTED,
+    authorities.ACTIVE,
+    authorities.DRAINING,  # a roll-back lets it sign again
+)
 
 
 class Rotator:
@@ -359,6 +364,8 @@ class Rotator:
             if held.authorities:
                 if not held.is_automatic and held.consented_phase != rotations.RETIRED:
                     return False
+                if progress.old_leaves(session, held, now, without=held.stranded_ids):
+                    return False  # signed while the switch was being committed
                 left = progress.stranded(session, held, self._config, now)
                 if any(each.instance_id not in held.stranded_ids for each in left):
                     return False
@@ -411,7 +418,9 @@ class Rotator:
                 != profiles.KINDS_BY_NAME[row.kind]
             ]
 
-        await asyncio.to_thread(self._signers.preload, await self._store.run(soon))
+        rows = await self._store.run(soon)
+        self._signers.keep_only(rows)
+        await asyncio.to_thread(self._signers.preload, rows)
 
     async def _destroy_keys(self) -> None:
         """Remove the keys of generations that will not sign again."""
@@ -425,7 +434,6 @@ class Rotator:
             except TroveError as error:
                 log.warning("key %s not destroyed, will be tried again: %s", name, error)
                 continue
-            self._signers.forget(name)
             await self._store.run(functools.partial(_record_destroyed, kind, generation, now))
 
 

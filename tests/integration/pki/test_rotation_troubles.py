@@ -127,7 +127,7 @@ def test_issuer_without_the_new_key_refuses_to_sign_with_the_old_one(fleet: Flee
     other = fleet.desk.store.run_now(lambda s: bootstrap.load(s, vault))
     vault.is_away = True
     rotation = fleet.start("INTERMEDIATE", "guest")
-    fleet.run_until(rotation, "REISSUING")
+    fleet.run_until(rotation, "RETIRED")
     fleet.desk.guests = Guests(other, fleet.desk.config)
     with pytest.raises(UnavailableError, match="guest-g2 of the ACTIVE guest authority"):
         fleet.desk.enrolled()
