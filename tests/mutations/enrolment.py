@@ -129,9 +129,9 @@ MUTATIONS = (
     removed(
         "a token is used once",
         _STORE,
-        ".where(Token.token_id == token_id, Token.used_at.is_(None), ",
-        "tests/integration/pki/test_enrolment_tokens.py",
-        new=".where(Token.token_id == token_id, ",
+        "Token.used_at.is_(None), Token.void_time.is_(None))\n        .values(used_at=now",
+        TOKENS,
+        new="Token.void_time.is_(None))\n        .values(used_at=now",
     ),
     removed(
         "a newer token voids older ones",

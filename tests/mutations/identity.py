@@ -135,7 +135,8 @@ MUTATIONS = (
         _SERVER,
         "GUEST_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_GUEST})",
         LISTENERS,
-        new="GUEST_TRUSTS = frozenset({trust_pb2.AUTHORITY_KIND_GUEST, trust_pb2.AUTHORITY_KIND_SERVICE})",
+        new="GUEST_TRUSTS = frozenset("
+        "{trust_pb2.AUTHORITY_KIND_GUEST, trust_pb2.AUTHORITY_KIND_SERVICE})",
     ),
     removed(
         "guest listeners do not trust the root",

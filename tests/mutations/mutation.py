@@ -26,7 +26,10 @@ TABLE = "tests/unit/trove_grpc/test_authorization.py"
 # The issuer's rules, on the database that needs no server.
 TOKENS = "tests/integration/pki/test_enrolment_tokens.py -k 'not postgresql and not mariadb'"
 RENEWAL = "tests/integration/pki/test_guest_renewal.py -k 'not postgresql and not mariadb'"
-RECOVERY = "tests/integration/pki/test_recovery.py -k 'not postgresql and not mariadb'"
+# Of a rotation's phases the recovery's own module is asked; here is what one issuer judges.
+RECOVERY = (
+    "tests/integration/pki/test_recovery.py -k 'not postgresql and not mariadb and not rotation'"
+)
 INVENTORY = "tests/integration/pki/test_inventory.py -k 'not postgresql and not mariadb'"
 ISSUER = "tests/integration/pki/test_issuer_process.py"
 CSR = "tests/unit/pki/test_csr.py"

@@ -30,7 +30,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         for name, line in {
             "serial": "        (pb.DENIAL_KIND_SERIAL, caller.serial),\n",
             "key": "        (pb.DENIAL_KIND_KEY, caller.key_hash),\n",
-            "generation": '        (pb.DENIAL_KIND_GENERATION, f"{authority}/{caller.generation}"),\n',
+            "generation": "        (pb.DENIAL_KIND_GENERATION, "
+            'f"{authority}/{caller.generation}"),\n',
             "instance": "        keys.append((pb.DENIAL_KIND_INSTANCE, caller.instance_id))\n",
             "tenant": "        keys.append((pb.DENIAL_KIND_TENANT, caller.tenant_id))\n",
         }.items()
@@ -42,7 +43,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             "tenant": "        (denials.TENANT, tenant_id),\n",
             "serial": "            (denials.SERIAL, certificate.serial),\n",
             "key": "            (denials.KEY, certificate.key_hash),\n",
-            "generation": '            (denials.GENERATION, f"{certificate.kind}/{certificate.generation}"),\n',
+            "generation": "            (denials.GENERATION, "
+            'f"{certificate.kind}/{certificate.generation}"),\n',
         }.items()
     ),
     removed(

@@ -14,7 +14,7 @@ from pki.issuer import inventory
 from pki.issuer.guests import Refusal
 from pki.models import AuditRecord, Certificate, Token
 from pki.requests import new_key
-from pki.store import authorities
+from pki.store import authorities, denials
 from pki.store import tokens as token_rows
 from tests.integration.pki.conftest import TENANT, Desk
 from trove_grpc.errors import InvalidRequestError
@@ -206,3 +206,14 @@ def test_statement_that_takes_a_token_succeeds_once_even_when_nothing_else_guard
 
     with ThreadPoolExecutor(8) as threads:
         assert sorted(threads.map(take, range(8)))[-2:] == [False, True]
+
+
+@pytest.mark.parametrize("kind", [denials.INSTANCE, denials.TENANT])
+def test_token_of_a_denied_instance_or_tenant_is_refused(desk: Desk, kind: str) -> None:
+    instance_id = desk.register()
+    token = desk.mint(instance_id)
+    value = {denials.INSTANCE: instance_id, denials.TENANT: TENANT}[kind]
+    desk.store.run_now(
+        lambda s: inventory.create_denial(s, kind, value, "stolen", actor="test", now=desk.now)
+    )
+    assert desk.enrol(token, instance_id) == Refusal("certificate_denied")
