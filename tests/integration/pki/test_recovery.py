@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.orm import Session
 
@@ -22,6 +24,7 @@ from tests.fakes.certificates import TestAuthority
 from tests.integration.pki.conftest import TENANT, Desk
 from tests.integration.pki.rotation_desk import Fleet
 from trove_grpc.errors import TroveError
+from trove_grpc.gen.common.v1 import trust_pb2
 
 DAY = dt.timedelta(days=1)
 NONCE = b"a number that was redeemed before"
@@ -88,6 +91,26 @@ def test_recovered_certificate_ends_the_expired_one_when_it_is_used(desk: Desk) 
     desk.confirm(recovered)
     assert desk.state(sleeper.certificate) == "SUPERSEDED"
     assert sleeper.refusal(sleeper.request(next_key=new_key())) == "STALE_SERIAL"
+
+
+def test_forged_certificate_with_a_known_serial_does_not_recover(desk: Desk) -> None:
+    """Even one that our own authority signed: what is compared is every byte, not the serial."""
+    sleeper, thief = Sleeper(desk), new_key()
+    real = x509.load_pem_x509_certificate(sleeper.certificate.chain_pem)
+    builder = x509.CertificateBuilder(
+        issuer_name=real.issuer,
+        subject_name=real.subject,
+        public_key=thief.public_key(),
+        serial_number=real.serial_number,
+        not_valid_before=real.not_valid_before_utc,
+        not_valid_after=real.not_valid_after_utc,
+        extensions=list(real.extensions),
+    )
+    kind = trust_pb2.AUTHORITY_KIND_GUEST
+    signer = desk.store.run_now(lambda s: desk.signers.signer(s, kind, desk.now))
+    forged = signer.sign(builder).public_bytes(serialization.Encoding.PEM)
+    request = sleeper.request(key=thief, expired_chain_pem=forged)
+    assert sleeper.refusal(request) == "UNKNOWN_CERTIFICATE"
 
 
 def test_lost_reply_gives_the_same_certificate_to_the_same_key(desk: Desk) -> None:
