@@ -121,7 +121,8 @@ class Authorities:
 
     def issue(self, signer: Signer, builder: x509.CertificateBuilder) -> Issued:
         """Sign a leaf that a profile described for this signer."""
-        certificate = signer.sign(builder)
+        with metrics.SIGN_SECONDS.time():
+            certificate = signer.sign(builder)
         metrics.CERTIFICATES.labels(KIND_NAMES[signer.kind]).inc()
         public_key = certificate.public_key()
         assert isinstance(public_key, ec.EllipticCurvePublicKey)  # noqa: S101  csr.accept saw to it

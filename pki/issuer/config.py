@@ -66,6 +66,7 @@ class Config:
     checkpoint_interval: dt.timedelta = 5 * _MINUTE  # and so long after the last one, if there are
     audit_verify_interval: dt.timedelta = _DAY  # the whole chain is recomputed so often
     denial_poll: dt.timedelta = _SECOND  # other issuers on this database
+    census_interval: dt.timedelta = _MINUTE  # how often the fleet is counted for metrics
     watch_interval: dt.timedelta = 3 * _SECOND  # sign of life to those who watch
     watchers_limit: int = 256  # gateways and services that may watch at once
     # Not reported for so long a guest counts as gone; its gateway repeats every minute.

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.orm import Session
 
-from pki import profiles
+from pki import metrics, profiles
 from pki.authority import Authorities
 from pki.issuer import adoption, ledger, quarantine
 from pki.issuer.config import Config
@@ -78,6 +78,7 @@ class Guests:
             outcome = self._redeem(session, row, instance_id, public_key, now)
             if outcome == _USED_BY_ANOTHER:
                 # Only who knows the secret gets here: it leaked, or the machine was copied.
+                metrics.TOKENS_REUSED.inc()
                 quarantine.begin(session, instance_id, quarantine.TOKEN, actor=actor, now=now)
         if isinstance(outcome, Refusal):
             tokens.count_failure(session, shown.lookup)

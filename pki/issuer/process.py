@@ -17,6 +17,7 @@ from pki.issuer.agent_service import AgentServicer
 from pki.issuer.audit_service import AuditServicer
 from pki.issuer.authority_service import AuthorityServicer
 from pki.issuer.breakglass_service import BreakglassServicer
+from pki.issuer.census import Census
 from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
 from pki.issuer.diary import Diary
@@ -145,6 +146,7 @@ async def _serve(
             tasks.create_task(diary.follow(stop), name="diary")
             tasks.create_task(emergencies.follow(stop), name="breakglass")
             tasks.create_task(rotator.run(stop), name="rotations")
+            tasks.create_task(Census(store, config).run(stop), name="census")
             tasks.create_task(_keep_identity(keeper, config, stop), name="identity")
             tasks.create_task(_upkeep(store, config, stop), name="upkeep")
     finally:
