@@ -534,6 +534,7 @@ TOKENS = tuple(
         listener="enrolment",
         trail=_token_trail(why),
         cases=cases,
+        changes=("subjects",) if "used by" in why else (),  # into quarantine
         smoke=name == "a token of the attacker for the neighbour",
     )
     for name, run, why, cases in (
@@ -681,6 +682,7 @@ RENEWALS = (
         expect=(FP,),
         reason="STALE_SERIAL",
         trail=Trail(process="issuer", audit="refuse-certificate", why="STALE_SERIAL"),
+        changes=("subjects",),  # into quarantine
         cases=(45,),
         smoke=True,
     ),

@@ -62,6 +62,17 @@ _RESTLESS = {
     "counters": "*",
     "gateways": "*",
     "alembic_version": "*",
+    "checkpoints": "*",
+    "services": "*",  # when each was last seen
+    "subjects": (
+        "is_online",
+        "gateway_id",
+        "last_seen_time",
+        "seen_serial",
+        "engine_serial",
+        "held_bundle_version",
+        "clock_skew_ms",
+    ),
     "tokens": ("attempts",),
     "guest_presence": (
         "sequence",

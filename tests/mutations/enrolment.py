@@ -6,7 +6,6 @@ from tests.mutations.mutation import (
     CSR,
     FIRST,
     INVENTORY,
-    ISSUER,
     NONCES,
     RECOVERY,
     REFUSALS,
@@ -276,7 +275,7 @@ MUTATIONS = (
         "a recovery's number is used up",
         "pki/issuer/service.py",
         "            self._nonces.redeem(shown.nonce, instance_id)\n",
-        f"{ISSUER} {RECOVERY}",
+        "tests/integration/gateways/test_sleepers.py -k told_and_written",
     ),
     removed(
         "a number is one of ours",
