@@ -319,7 +319,7 @@ MUTATIONS = (
         "no enrolment while denials may be stale",
         _EDGE,
         "        self._feed.require_fresh()\n",
-        "tests/integration/gateway_guest",
+        _SHARES,
     ),
     removed(
         "one address leaves room for others",
@@ -358,6 +358,6 @@ MUTATIONS = (
         "renewals of an instance are limited at the gateway",
         _OWN,
         "        _take(self._renewals, caller)\n",
-        "tests/integration/gateway_guest",
+        FIRST,
     ),
 )

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from pki.issuer import bootstrap, inventory
-from pki.models import AuditRecord, Base
+from pki.models import AuditRecord, Base, Token
 from pki.requests import new_key
 from pki.store import Store, audit, authorities, denials
 from tests.integration.pki.conftest import Desk
@@ -60,6 +60,14 @@ def test_instance_of_another_tenant_is_not_registered_again(desk: Desk) -> None:
     with pytest.raises(ConflictError) as refused:
         desk.register(instance_id, tenant_id="tenant-2")
     assert refused.value.reason == "OTHER_TENANT"
+
+
+def test_retired_instance_has_no_open_token(desk: Desk) -> None:
+    instance_id = desk.register()
+    desk.mint(instance_id)
+    desk.retire(instance_id)
+    voided = desk.store.run_now(lambda s: s.scalars(sa.select(Token.void_time)).all())
+    assert voided == [desk.now]
 
 
 def test_retired_instance_is_not_registered_again(desk: Desk) -> None:

@@ -65,3 +65,22 @@ async def test_one_address_never_takes_the_places_of_all():
         issuer.lets.set()
     assert other.result() == pb2.GetNonceResponse()
     await service.GetNonce(request, Peer("192.0.2.1"))
+
+
+class StaleFeed:
+    def require_fresh(self) -> None:
+        raise errors.UnavailableError("stale", reason="DENIALS_STALE")
+
+
+async def test_nobody_enrols_while_denials_may_be_stale():
+    issuer = SlowIssuer()
+    service = EnrolmentService(
+        issuer,  # type: ignore[arg-type]
+        StaleFeed(),  # type: ignore[arg-type]
+        at_once=4,
+        failures_per_minute=10,
+        timeout=5,
+    )
+    request = pb2.GetNonceRequest(instance_id=str(uuid.uuid4()))
+    with pytest.raises(errors.UnavailableError):
+        await service.GetNonce(request, Peer("192.0.2.1"))
