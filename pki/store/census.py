@@ -18,7 +18,7 @@ def soonest_expiry(session: Session, now: dt.datetime) -> dict[str, dt.datetime]
         .where(Certificate.state == certificates.CURRENT, Certificate.expire_time > now)
         .group_by(Certificate.kind)
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def services_issued_before(session: Session, moment: dt.datetime, now: dt.datetime) -> int:
