@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from guestagent.agent import Agent
 from guestagent.config import Config
 from guestagent.reconnect import stretched
@@ -213,7 +211,13 @@ class ControlPlane:
 
     async def report_ages(self, of: set[str]) -> Spread:
         """How long ago each of these was heard, as the conductor answers."""
-        ages: dict[str, float] = {}
+        times = await self.report_times(of)
+        now = dt.datetime.now(dt.UTC)
+        return Spread.of((now - moment).total_seconds() for moment in times.values())
+
+    async def report_times(self, of: set[str]) -> dict[str, dt.datetime]:
+        """When each of these was heard last, by the conductor's clock."""
+        times: dict[str, dt.datetime] = {}
         request = instance_pb2.ListInstanceViewsRequest(page_size=_PAGE)
         async with self.peer("operator", Role.CONDUCTOR) as conductor:
             while True:
@@ -221,16 +225,12 @@ class ControlPlane:
                 page = await call(stub.ListInstanceViews, request, timeout=30, retry=True)
                 for view in page.instances:
                     if view.id in of:
-                        ages[view.id] = _age(view.last_report_time)
+                        times[view.id] = view.last_report_time.ToDatetime(dt.UTC)
                 request.page_token = page.next_page_token
                 if not request.page_token:
                     break
-        assert ages.keys() == of
-        return Spread.of(ages.values())
-
-
-def _age(moment: Timestamp) -> float:
-    return (dt.datetime.now(dt.UTC) - moment.ToDatetime(dt.UTC)).total_seconds()
+        assert times.keys() == of
+        return times
 
 
 async def until(claim: Callable[[], bool], what: str, *, within: float) -> None:
