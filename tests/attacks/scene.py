@@ -81,7 +81,8 @@ _RESTLESS = {
         "volume_total_bytes",
     ),
 }
-_OWN = ("guest_sessions", "guest_presence", "guest_reports")
+# Also the issuer's word on it: a suspected clone puts its own instance into quarantine.
+_OWN = ("guest_sessions", "guest_presence", "guest_reports", "subjects")
 _SERVER_NAMES = {
     "issuer": "issuer.local.trove",
     "conductor": "conductor.local.trove",
