@@ -121,6 +121,7 @@ async def serve(
             issuer,
             feed,
             at_once=config.enrolments_at_once,
+            line=config.enrolments_waiting,
             failures_per_minute=config.failed_enrolments_per_minute,
             timeout=issuer_seconds,
         )

@@ -77,6 +77,8 @@ class Config:
     issuer_timeout: dt.timedelta = dt.timedelta(seconds=10)
     renewals_per_hour: int = 60  # per instance; 72 h leaves need one in 36 h, tests many more
     enrolments_at_once: int = 64  # calls to the issuer in progress
+    # Calls that may wait for one of those: a whole fleet may come back in one moment.
+    enrolments_waiting: int = 4096
     failed_enrolments_per_minute: int = 30  # per address, failures only: many guests share one
 
     # Connections one address may hold without a session, of 2,000 to the enrolment port and 16,000

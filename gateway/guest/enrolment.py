@@ -9,16 +9,15 @@ after wrong attempts.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from gateway.guest import metrics
 from gateway.guest.addresses import peer_address
 from gateway.guest.limits import Allowance
+from gateway.guest.places import Places
 from pki.feed import DenialFeed
 from trove_grpc import errors
 from trove_grpc.client import PeerChannel, call
@@ -42,14 +41,13 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         feed: DenialFeed,
         *,
         at_once: int,
+        line: int,
         failures_per_minute: int,
         timeout: float,
     ) -> None:
         self._issuer = issuer
         self._feed = feed
-        self._slots = asyncio.Semaphore(at_once)
-        self._share = max(1, at_once // 2)
-        self._in_progress: Counter[str] = Counter()
+        self._places = Places(at_once, line=line)
         self._failures = Allowance(per_second=failures_per_minute / 60, burst=failures_per_minute)
         self._timeout = timeout
 
@@ -64,7 +62,7 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
                 raise errors.InvalidRequestError(
                     f"the token is longer than {_MAX_TOKEN} characters"
                 )
-            async with self._slots:
+            async with self._places.taken(address):
                 # The same token and key may be sent again: a lost answer costs nothing.
                 response: issuer_pb2.EnrolGuestResponse = await call(
                     self._stub().EnrolGuest,
@@ -78,9 +76,10 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         self, request: enrolment_pb2.GetNonceRequest, context_: Any
     ) -> enrolment_pb2.GetNonceResponse:
         """A number to sign, and the issuer's time: a guest may have lost both."""
-        with self._bounded(peer_address(context_.peer())):
+        address = peer_address(context_.peer())
+        with self._bounded(address):
             _check_instance_id(request.instance_id)
-            async with self._slots:
+            async with self._places.taken(address):
                 response: issuer_pb2.GetRecoveryNonceResponse = await call(
                     self._stub().GetRecoveryNonce,
                     issuer_pb2.GetRecoveryNonceRequest(nonce=request),
@@ -96,7 +95,7 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         address = peer_address(context_.peer())
         with self._bounded(address), _counted("recover"):
             _check(request)
-            async with self._slots:
+            async with self._places.taken(address):
                 # Sent once: its number is good once. The guest asks again, with another.
                 response: issuer_pb2.RecoverGuestResponse = await call(
                     self._stub().RecoverGuest,
@@ -116,9 +115,6 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
                 "too many failed enrolments from this address", retry_after=wait
             )
         self._feed.require_fresh()
-        if self._slots.locked() or self._in_progress[address] >= self._share:
-            raise errors.OverloadedError("too many enrolments at once", retry_after=1.0)
-        self._in_progress[address] += 1
         try:
             yield
         except (
@@ -129,10 +125,6 @@ class EnrolmentService(enrolment_rpc.EnrolmentServiceServicer):
         ):
             self._failures.take(address)
             raise
-        finally:
-            self._in_progress[address] -= 1
-            if not self._in_progress[address]:
-                del self._in_progress[address]
 
 
 @contextlib.contextmanager

@@ -323,9 +323,10 @@ MUTATIONS = (
     ),
     removed(
         "one address leaves room for others",
-        _EDGE,
-        " or self._in_progress[address] >= self._share",
+        "gateway/guest/places.py",
+        "async with line, self._places:",
         _SHARES,
+        new="async with self._places:",
     ),
     removed(
         "a long request stops at the gateway",

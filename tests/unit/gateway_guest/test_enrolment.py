@@ -44,43 +44,64 @@ class FreshFeed:
         return
 
 
-async def test_one_address_never_takes_the_places_of_all():
-    issuer = SlowIssuer()
-    service = EnrolmentService(
+def service(issuer: SlowIssuer, *, at_once: int, line: int) -> EnrolmentService:
+    return EnrolmentService(
         issuer,  # type: ignore[arg-type]
         FreshFeed(),  # type: ignore[arg-type]
-        at_once=4,
+        at_once=at_once,
+        line=line,
         failures_per_minute=10,
         timeout=5,
     )
-    request = pb2.GetNonceRequest(instance_id=str(uuid.uuid4()))
+
+
+REQUEST = pb2.GetNonceRequest(instance_id=str(uuid.uuid4()))
+
+
+async def test_one_address_waits_for_itself_while_another_passes():
+    issuer = SlowIssuer()
+    enrolment = service(issuer, at_once=4, line=100)
     async with asyncio.TaskGroup() as group:
-        for _ in range(2):
-            group.create_task(service.GetNonce(request, Peer("192.0.2.1")))
+        crowd = [
+            group.create_task(enrolment.GetNonce(REQUEST, Peer("192.0.2.1"))) for _ in range(10)
+        ]
         for _ in range(2):
             await issuer.asked.acquire()
-        with pytest.raises(errors.OverloadedError):
-            await service.GetNonce(request, Peer("192.0.2.1"))
-        other = group.create_task(service.GetNonce(request, Peer("192.0.2.2")))
+        other = group.create_task(enrolment.GetNonce(REQUEST, Peer("192.0.2.2")))
+        await issuer.asked.acquire()
+        # Of eleven three are with the issuer: two of the crowd, and who came last.
+        assert issuer.asked.locked()
         issuer.lets.set()
     assert other.result() == pb2.GetNonceResponse()
-    await service.GetNonce(request, Peer("192.0.2.1"))
+    assert len([each.result() for each in crowd]) == 10
 
 
-class StaleFeed:
-    def require_fresh(self) -> None:
-        raise errors.UnavailableError("stale", reason="DENIALS_STALE")
-
-
-async def test_nobody_enrols_while_denials_may_be_stale():
+async def test_a_line_that_is_too_long_turns_away_and_says_when_to_come_again():
     issuer = SlowIssuer()
-    service = EnrolmentService(
-        issuer,  # type: ignore[arg-type]
-        StaleFeed(),  # type: ignore[arg-type]
-        at_once=4,
-        failures_per_minute=10,
-        timeout=5,
-    )
-    request = pb2.GetNonceRequest(instance_id=str(uuid.uuid4()))
-    with pytest.raises(errors.UnavailableError):
-        await service.GetNonce(request, Peer("192.0.2.1"))
+    enrolment = service(issuer, at_once=2, line=6)
+    async with asyncio.TaskGroup() as group:
+        # One at work and three who wait: half of the line, and no more of one address.
+        for _ in range(4):
+            group.create_task(enrolment.GetNonce(REQUEST, Peer("192.0.2.1")))
+        await issuer.asked.acquire()
+        with pytest.raises(errors.OverloadedError) as caught:
+            await enrolment.GetNonce(REQUEST, Peer("192.0.2.1"))
+        assert caught.value.retry_after
+        other = group.create_task(enrolment.GetNonce(REQUEST, Peer("192.0.2.2")))
+        await issuer.asked.acquire()
+        issuer.lets.set()
+    assert other.result() == pb2.GetNonceResponse()
+
+
+async def test_who_gives_up_leaves_the_line():
+    issuer = SlowIssuer()
+    enrolment = service(issuer, at_once=2, line=6)
+    waiting = [
+        asyncio.create_task(enrolment.GetNonce(REQUEST, Peer("192.0.2.1"))) for _ in range(4)
+    ]
+    await issuer.asked.acquire()
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    issuer.lets.set()
+    assert await enrolment.GetNonce(REQUEST, Peer("192.0.2.1")) == pb2.GetNonceResponse()
