@@ -85,23 +85,32 @@ class _Ledger:
     def take(self, record: AuditRecord, detail: Mapping[str, Any]) -> None:
         match record.action:
             case "create-denial" | "lift-denial":
-                kind, _, value = record.subject.partition(" ")
-                if kind.upper() not in _KINDS:
-                    return
-                if record.action == "lift-denial":
-                    self.denied.pop((kind.upper(), value), None)
-                else:
-                    self._deny(kind.upper(), value, str(detail.get("reason", "")))
+                self._take_denial(record, str(detail.get("reason", "")))
             case "taint-authority":
                 self._deny(denials.GENERATION, record.subject, str(detail.get("reason", "")))
             case "retire-subject":
                 self._deny(denials.INSTANCE, record.subject, str(detail.get("reason", "")))
+            case "resolve-clone" if detail.get("resolution") == "REISSUE":
+                self._end_all(record.subject, "reissued: its key may exist twice")
             case "enrol-guest":
-                for serial in self._serials.get(record.subject, ()):
-                    self._deny(denials.SERIAL, serial, "enrolled anew")
-                self._serials[record.subject] = [str(detail["serial"])]
+                # Older records have one for each time that a lost reply was asked for again.
+                if str(detail["serial"]) not in self._serials.get(record.subject, ()):
+                    self._end_all(record.subject, "enrolled anew")
+                    self._serials[record.subject] = [str(detail["serial"])]
+            case "adopt-certificate":
+                self._serials.setdefault(record.subject, []).append(str(detail["serial"]))
             case "renew-guest" | "recover-guest":
                 self._renewed(record.subject, str(detail["serial"]), str(detail["replaces"]))
+
+    def _take_denial(self, record: AuditRecord, reason: str) -> None:
+        kind, _, value = record.subject.partition(" ")
+        if kind.upper() not in _KINDS:
+            return
+        if record.action == "create-denial":
+            self._deny(kind.upper(), value, reason)
+        elif self.denied.pop((kind.upper(), value), None) is not None:
+            # What a denied instance held stays ended without its denial.
+            self._end_all(value, "ended while its instance was denied")
 
     def _renewed(self, instance_id: str, serial: str, replaces: str) -> None:
         # Who renews with a certificate has used it, which ended the one before.
@@ -109,6 +118,10 @@ class _Ledger:
             self._deny(denials.SERIAL, self._replaced[replaces], "superseded by renewal")
         self._replaced[serial] = replaces
         self._serials.setdefault(instance_id, []).append(serial)
+
+    def _end_all(self, instance_id: str, reason: str) -> None:
+        for serial in self._serials.get(instance_id, ()):
+            self._deny(denials.SERIAL, serial, reason)
 
     def _deny(self, kind: str, value: str, reason: str) -> None:
         self.denied.setdefault((kind, value), Denied(kind, value, reason or "not said"))

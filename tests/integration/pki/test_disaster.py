@@ -487,3 +487,68 @@ def test_an_identity_that_ended_is_refused(
     instance_id, _first = desk.enrolled()
     desk.retire(instance_id)
     assert denied_in() == {("INSTANCE", instance_id)}
+
+
+def test_what_an_operator_reissued_is_refused(
+    desk: Desk, denied_in: Callable[[], set[tuple[str, str]]]
+) -> None:
+    instance_id, first = desk.enrolled()
+    desk.store.run_now(
+        lambda s: audit.append(
+            s,
+            now=desk.now,
+            actor="o",
+            action="resolve-clone",
+            subject=instance_id,
+            detail={"resolution": "REISSUE"},
+        )
+    )
+    assert denied_in() == {("SERIAL", first.serial)}
+
+
+def test_what_an_instance_held_while_it_was_denied_stays_refused(
+    desk: Desk, denied_in: Callable[[], set[tuple[str, str]]]
+) -> None:
+    instance_id, first = desk.enrolled()
+    for action in ("create-denial", "lift-denial"):
+        desk.store.run_now(
+            lambda s, action=action: audit.append(
+                s, now=desk.now, actor="o", action=action, subject=f"instance {instance_id}"
+            )
+        )
+    assert denied_in() == {("SERIAL", first.serial)}
+
+
+def test_a_reply_that_was_asked_for_again_is_not_refused(
+    desk: Desk, denied_in: Callable[[], set[tuple[str, str]]]
+) -> None:
+    instance_id, first = desk.enrolled()
+    desk.store.run_now(
+        lambda s: audit.append(
+            s,
+            now=desk.now,
+            actor="o",
+            action="enrol-guest",
+            subject=instance_id,
+            detail={"serial": first.serial},
+        )
+    )
+    assert denied_in() == set()
+
+
+def test_what_was_adopted_is_refused_after_the_machine_enrolled_anew(
+    desk: Desk, denied_in: Callable[[], set[tuple[str, str]]]
+) -> None:
+    instance_id = desk.register()
+    desk.store.run_now(
+        lambda s: audit.append(
+            s,
+            now=desk.now,
+            actor="o",
+            action="adopt-certificate",
+            subject=instance_id,
+            detail={"serial": "abc"},
+        )
+    )
+    desk.enrol(desk.mint(instance_id), instance_id)
+    assert denied_in() == {("SERIAL", "abc")}
