@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from pki.issuer import answers, checks, ledger, quarantine
 from pki.issuer.config import Config
 from pki.models import Certificate
-from pki.store import Store, agents, audit, certificates, denials, subjects, tokens
+from pki.store import Store, agents, audit, authorities, certificates, denials, subjects, tokens
 from trove_grpc.context import caller as present_caller
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError
 from trove_grpc.gen.issuer.v1 import agent_service_pb2 as pb
@@ -196,6 +196,8 @@ def _lift(
         )
     if kind == denials.INSTANCE and subjects.find(session, value) is not None:
         subjects.lock_active(session, value)
+    if kind == denials.GENERATION:
+        _refuse_tainted(session, value)
     if not audit.has(session, "create-denial", f"{kind.lower()} {value}"):
         if denials.stands(session, kind, value, now):
             raise ConflictError(
@@ -217,6 +219,19 @@ def _lift(
         detail={"reason": reason},
     )
     return True
+
+
+def _refuse_tainted(session: Session, value: str) -> None:
+    """The denial is all that refuses a tainted generation's leaves, whoever wrote it first."""
+    authority, _, generation = value.partition("/")
+    row = authorities.find(session, authority, int(generation))
+    if row is not None and row.state == authorities.TAINTED:
+        raise ConflictError(
+            f"{authority} g{generation} is tainted: what it signed stays refused; rotate, and let "
+            "its holders enrol anew (`trove-pki token create --instance ID`)",
+            reason="DENIAL_STAYS",
+            subject=value,
+        )
 
 
 def _keep_ended(session: Session, instance_id: str, now: dt.datetime) -> None:

@@ -82,7 +82,7 @@ def refuse_denied(
     instance_id: str = "",
     tenant_id: str = "",
 ) -> None:
-    """Raise UnauthenticatedError when a denial acts on any of these."""
+    """Raise UnauthenticatedError when a denial acts on any of these, or once ended the leaf."""
     names = [
         (denials.INSTANCE, instance_id),
         (denials.TENANT, tenant_id),
@@ -98,6 +98,13 @@ def refuse_denied(
             f"{denial.kind.lower()} {denial.value} is denied: {denial.reason}",
             reason="CERTIFICATE_DENIED",
             subject=denial.value,
+        )
+    if certificate is not None and certificate.state == certificates.DENIED:
+        # Its denial may be gone; what was denied once does not come back.
+        raise UnauthenticatedError(
+            f"certificate {certificate.serial} was denied",
+            reason="CERTIFICATE_DENIED",
+            subject=certificate.name,
         )
 
 

@@ -249,6 +249,20 @@ async def test_what_the_issuer_denied_by_itself_cannot_be_lifted(
     assert not await operator.lift("TENANT", "nobody-denied-it")
 
 
+async def test_denial_of_a_generation_that_is_tainted_since_cannot_be_lifted(
+    desk: Desk, operator: Operator
+) -> None:
+    deny(desk, denials.GENERATION, "guest/1")
+
+    def taint(session) -> None:
+        session.query(Authority).filter_by(kind="guest").update({"state": "TAINTED"})
+
+    desk.store.run_now(taint)
+    with pytest.raises(ConflictError) as caught:
+        await operator.lift("GENERATION", "guest/1")
+    assert caught.value.reason == "DENIAL_STAYS"
+
+
 async def test_unknown_agent_is_not_found(operator: Operator) -> None:
     with pytest.raises(NotFoundError):
         await operator.agent("00000000-0000-0000-0000-000000000000")

@@ -6,10 +6,14 @@ import datetime as dt
 import ipaddress
 
 import pytest
+import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from pki.issuer import inventory
+from pki.models import Denial
 from pki.requests import new_key
+from pki.store import denials
 from tests.fakes.certificates import TestAuthority
 from tests.integration.pki.conftest import TENANT, Desk
 from trove_grpc.errors import (
@@ -52,6 +56,22 @@ def test_lost_renewal_reply_gives_the_same_certificate_to_the_same_key(desk: Des
     _, first = desk.enrolled()
     key = new_key()
     assert desk.renew(first, key).chain_pem == desk.renew(first, key).chain_pem
+    assert desk.count_audited("renew-guest") == 1  # a guest may ask all day
+
+
+def test_certificate_that_was_denied_does_not_renew_when_its_denial_is_forgotten(
+    desk: Desk,
+) -> None:
+    _, first = desk.enrolled()
+    desk.store.run_now(
+        lambda s: inventory.create_denial(
+            s, denials.SERIAL, first.serial, "stolen", actor="test", now=desk.now
+        )
+    )
+    desk.store.run_now(lambda s: s.execute(sa.delete(Denial)))
+    with pytest.raises(UnauthenticatedError) as caught:
+        desk.renew(first)
+    assert caught.value.reason == "CERTIFICATE_DENIED"
 
 
 def test_reply_lost_together_with_its_key_is_replaced_and_denied(desk: Desk) -> None:
