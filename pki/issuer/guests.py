@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -75,7 +76,7 @@ class Guests:
         if row is None or not is_right:
             outcome: Certificate | Refusal = Refusal("unknown")
         else:
-            outcome = self._redeem(session, row, instance_id, public_key, now)
+            outcome = self._redeem(session, row, instance_id, public_key, actor=actor, now=now)
             if outcome == _USED_BY_ANOTHER:
                 # Only who knows the secret gets here: it leaked, or the machine was copied.
                 metrics.TOKENS_REUSED.inc()
@@ -83,15 +84,6 @@ class Guests:
         if isinstance(outcome, Refusal):
             tokens.count_failure(session, shown.lookup)
             return Refusal(outcome.why, "" if row is None else row.token_id)
-        assert row is not None  # noqa: S101  what is unknown was refused
-        audit.append(
-            session,
-            now=now,
-            actor=actor,
-            action="enrol-guest",
-            subject=instance_id,
-            detail={"serial": outcome.serial, "token": row.token_id},
-        )
         return outcome
 
     def renew(
@@ -103,16 +95,9 @@ class Guests:
     ) -> Certificate:
         """The guest's next certificate, pending until it is used."""
         present, subject = self._authenticate(session, certificate_pem, now, adopts=True)
-        renewed = self.issue_next(session, subject, present, public_key, now)
-        audit.append(
-            session,
-            now=now,
-            actor=present.name,
-            action="renew-guest",
-            subject=subject.instance_id,
-            detail={"serial": renewed.serial, "replaces": present.serial},
+        return self.issue_next(
+            session, subject, present, public_key, now, actor=present.name, action="renew-guest"
         )
-        return renewed
 
     def issue_next(
         self,
@@ -121,8 +106,15 @@ class Guests:
         present: Certificate,
         public_key: ec.EllipticCurvePublicKey,
         now: dt.datetime,
+        *,
+        actor: str,
+        action: str,
+        detail: Mapping[str, str] | None = None,
     ) -> Certificate:
-        """The successor of `present`, pending; the same one for the same key while it is good."""
+        """The successor of `present`, pending; the same one for the same key while it is good.
+
+        One audit row for each certificate: a guest could ask for the same one all day.
+        """
         known = certificates.by_key(session, key_hash(public_key))
         if known is not None:
             is_repeat = known.replaces == present.serial and known.state in certificates.LIVE
@@ -134,7 +126,16 @@ class Guests:
             if other is not present and other.state == certificates.PENDING:
                 # Asked for with a key that its holder has lost since, or there would be no other.
                 ledger.supersede(session, other, reason="never confirmed", now=now)
-        return self._issue_guest(session, subject, public_key, now=now, replaces=present.serial)
+        issued = self._issue_guest(session, subject, public_key, now=now, replaces=present.serial)
+        audit.append(
+            session,
+            now=now,
+            actor=actor,
+            action=action,
+            subject=subject.instance_id,
+            detail={"serial": issued.serial, "replaces": present.serial, **(detail or {})},
+        )
+        return issued
 
     def confirm(self, session: Session, certificate_pem: bytes, now: dt.datetime) -> None:
         """Make the shown certificate the current one; the one before it fades."""
@@ -197,6 +198,8 @@ class Guests:
         row: Token,
         instance_id: str,
         public_key: ec.EllipticCurvePublicKey,
+        *,
+        actor: str,
         now: dt.datetime,
     ) -> Certificate | Refusal:
         if (why := self._unusable(row, instance_id)) is not None:
@@ -218,7 +221,17 @@ class Guests:
             raise ledger.reused_key(instance_id)
         if not tokens.take(session, row.token_id, wanted, now):
             return Refusal("used")
-        return self._first(session, subject, public_key, now)
+        certificate = self._first(session, subject, public_key, now)
+        # Here, not for a reply that is asked for again: a guest could ask all day.
+        audit.append(
+            session,
+            now=now,
+            actor=actor,
+            action="enrol-guest",
+            subject=instance_id,
+            detail={"serial": certificate.serial, "token": row.token_id},
+        )
+        return certificate
 
     def _unusable(self, row: Token, instance_id: str) -> str | None:
         if row.attempts >= self._config.token_max_failures:

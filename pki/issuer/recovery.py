@@ -20,7 +20,7 @@ from pki.issuer import adoption, ledger, quarantine
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests
 from pki.models import Certificate, Subject
-from pki.store import audit, authorities, certificates, subjects
+from pki.store import authorities, certificates, subjects
 from trove_grpc.errors import ConflictError, UnauthenticatedError
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.identity import Identity, Role, identify
@@ -82,29 +82,18 @@ class Recovery:
             instance_id=subject.instance_id,
             tenant_id=subject.tenant_id,
         )
-        if row.state == certificates.DENIED:
-            # Its denial may be gone: it was of no use beyond the certificate's own end.
-            raise UnauthenticatedError(
-                f"certificate {row.serial} was denied",
-                reason="CERTIFICATE_DENIED",
-                subject=shown.uri,
-            )
         quarantine.refuse(subject)
         self._check_age(row, subject, now)
-        recovered = self._guests.issue_next(session, subject, row, request.public_key, now)
-        audit.append(
+        return self._guests.issue_next(
             session,
-            now=now,
+            subject,
+            row,
+            request.public_key,
+            now,
             actor=actor,
             action="recover-guest",
-            subject=subject.instance_id,
-            detail={
-                "serial": recovered.serial,
-                "replaces": row.serial,
-                "expired": row.expire_time.isoformat(timespec="seconds"),
-            },
+            detail={"expired": row.expire_time.isoformat(timespec="seconds")},
         )
-        return recovered
 
     def _verify(self, session: Session, request: Request) -> Identity:
         """Who holds the key of the shown certificate; says nothing about our records."""

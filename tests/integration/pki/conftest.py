@@ -22,7 +22,7 @@ from pki.issuer import bootstrap, inventory, process
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
 from pki.issuer.services import Services
-from pki.models import Certificate
+from pki.models import AuditRecord, Certificate
 from pki.requests import new_key
 from pki.store import Store, denials
 from tests.fakes.custody import MemoryCustody
@@ -148,6 +148,13 @@ class Desk:
         return self.store.run_now(
             lambda s: s.scalars(
                 sa.select(Certificate.state).where(Certificate.serial == certificate.serial)
+            ).one()
+        )
+
+    def count_audited(self, action: str) -> int:
+        return self.store.run_now(
+            lambda s: s.scalars(
+                sa.select(sa.func.count()).where(AuditRecord.action == action)
             ).one()
         )
 
