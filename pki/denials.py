@@ -31,10 +31,11 @@ class _Span:
 class DenialList:
     """Denials by what they name; fits trove_grpc.interceptors.Denials.
 
-    Of two denials of one thing the earlier start and the later end count: that a stolen
-    certificate is also superseded, from tomorrow on, must not free it until then. One that has
-    ended already, with a higher number than what is known, was lifted. The list's size is that of
-    the issuer's, from which what expired by itself is dropped.
+    Of two denials of one thing the earlier start counts: that a stolen certificate is also
+    superseded, from tomorrow on, must not free it until then. The end is that of the higher
+    number, for the issuer ends one early only where it was lifted: by its clock, which may be a
+    little ahead of ours. The list's size is that of the issuer's, from which what expired by
+    itself is dropped.
     """
 
     def __init__(self, now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
@@ -51,14 +52,13 @@ class DenialList:
             key = (denial.kind, _normal(denial.kind, denial.value))
             span = _span(denial)
             known = self._spans.get(key)
-            if known is None:
+            has_ended = known is not None and known.ends <= self._now()
+            if known is None or (has_ended and span.sequence > known.sequence):
                 self._spans[key] = span
-            elif span.ends <= self._now() and span.sequence > known.sequence:
-                del self._spans[key]
             else:
                 self._spans[key] = _Span(
                     min(known.starts, span.starts),
-                    max(known.ends, span.ends),
+                    max(known, span, key=_sequence).ends,
                     known.reason if known.starts <= span.starts else span.reason,
                     max(known.sequence, span.sequence),
                 )
@@ -97,6 +97,10 @@ def _keys(caller: Identity) -> list[Key]:
         keys.append((pb.DENIAL_KIND_INSTANCE, caller.instance_id))
         keys.append((pb.DENIAL_KIND_TENANT, caller.tenant_id))
     return keys
+
+
+def _sequence(span: _Span) -> int:
+    return span.sequence
 
 
 def _normal(kind: pb.DenialKind.ValueType, value: str) -> str:

@@ -69,11 +69,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         new="max(known.starts, span.starts),",
     ),
     removed(
-        "the later end of two denials counts",
+        "of two denials the end with the higher number counts",
         _LIST,
-        "max(known.ends, span.ends),",
+        "max(known, span, key=_sequence).ends,",
         DENIALS,
-        new="min(known.ends, span.ends),",
+        new="min(known, span, key=_sequence).ends,",
     ),
     removed(
         "serials are one number in any spelling",

@@ -142,3 +142,22 @@ def test_lifting_that_is_older_than_what_is_known_frees_nobody():
     known = listing(pb2.Denial(sequence=3, **tenant))
     known.apply([pb2.Denial(sequence=2, expire_time=at(NOW), **tenant)])
     assert known.refusal(GUEST) is not None
+
+
+def test_denial_lifted_by_a_clock_that_is_ahead_ends_as_soon_as_ours_gets_there():
+    tenant = {"kind": pb2.DENIAL_KIND_TENANT, "value": "tenant-a"}
+    now = [NOW - dt.timedelta(milliseconds=50)]
+    known = DenialList(lambda: now[0])
+    known.apply([pb2.Denial(sequence=1, **tenant)])
+    known.apply([pb2.Denial(sequence=2, expire_time=at(NOW), **tenant)])
+    assert known.refusal(GUEST) is not None
+    now[0] = NOW
+    assert known.refusal(GUEST) is None
+
+
+def test_word_of_a_denial_that_comes_after_its_lifting_refuses_nobody():
+    tenant = {"kind": pb2.DENIAL_KIND_TENANT, "value": "tenant-a"}
+    known = listing(pb2.Denial(sequence=1, **tenant))
+    known.apply([pb2.Denial(sequence=2, expire_time=at(NOW), **tenant)])
+    known.apply([pb2.Denial(sequence=1, **tenant)])
+    assert known.refusal(GUEST) is None
