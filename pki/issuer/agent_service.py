@@ -99,11 +99,11 @@ class AgentServicer(rpc.AgentServiceServicer):
         return pb.AllowRecoveryResponse(agent=_message(await self._store.run(work)))
 
     async def LiftDenial(self, request: pb.LiftDenialRequest, context: Any) -> Any:
-        kind = checks.denied(request.kind, request.value)
+        kind, value = checks.denied(request.kind, request.value)
         reason = checks.reason(request.reason)
         actor, now = present_caller().uri, self._now()
         was_lifted = await self._store.run(
-            lambda session: _lift(session, kind, request.value, reason, actor=actor, now=now)
+            lambda session: _lift(session, kind, value, reason, actor=actor, now=now)
         )
         return pb.LiftDenialResponse(was_lifted=was_lifted)
 

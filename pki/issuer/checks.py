@@ -19,6 +19,7 @@ _DNS_NAME = re.compile(
     r"\A(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\Z"
 )
 _HEX = re.compile(r"\A[0-9a-f]{1,64}\Z")
+_KEY_HASH = re.compile(r"\A[0-9a-f]{64}\Z")
 _GENERATION = re.compile(r"\A([a-z-]+)/[1-9][0-9]{0,5}\Z")
 _MAX_NAMES = 16
 MAX_REASON = 255
@@ -83,12 +84,20 @@ def ip_addresses(values: Sequence[str]) -> list[str]:
         raise InvalidRequestError(f"engine_ip_addresses: {error}") from error
 
 
-def denied(kind: pb.DenialKind.ValueType, value: str) -> str:
-    """The name of the denial's kind; raises when `value` cannot be one of that kind."""
+def denied(kind: pb.DenialKind.ValueType, value: str) -> tuple[str, str]:
+    """The name of the denial's kind, and the value as certificates are recorded.
+
+    People copy a serial from tools that begin it with a zero, or write it in capitals. Raises
+    InvalidRequestError when `value` cannot be one of that kind.
+    """
+    if kind in {pb.DENIAL_KIND_SERIAL, pb.DENIAL_KIND_KEY}:
+        value = value.lower()
+    if kind == pb.DENIAL_KIND_SERIAL:
+        value = value.lstrip("0")
     match = _GENERATION.match(value)
     fits = {
         pb.DENIAL_KIND_SERIAL: bool(_HEX.match(value)),
-        pb.DENIAL_KIND_KEY: bool(_HEX.match(value)),
+        pb.DENIAL_KIND_KEY: bool(_KEY_HASH.match(value)),
         pb.DENIAL_KIND_INSTANCE: bool(_INSTANCE_ID.match(value)),
         pb.DENIAL_KIND_TENANT: bool(_TENANT_ID.match(value)),
         pb.DENIAL_KIND_GENERATION: match is not None and match[1] in KINDS_BY_NAME,
@@ -98,7 +107,7 @@ def denied(kind: pb.DenialKind.ValueType, value: str) -> str:
     name = pb.DenialKind.Name(kind).removeprefix("DENIAL_KIND_")
     if not fits[kind]:
         raise InvalidRequestError(f"value {value[:80]!r} does not name a {name.lower()}")
-    return name
+    return name, value
 
 
 def refusals(values: Sequence[pb.Refusal]) -> list[pb.Refusal]:

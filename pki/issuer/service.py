@@ -342,12 +342,12 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         )
 
     async def CreateDenial(self, request: pb.CreateDenialRequest, context: Any) -> Any:
-        kind = checks.denied(request.kind, request.value)
+        kind, value = checks.denied(request.kind, request.value)
         reason = checks.reason(request.reason)
         actor, now = _actor(), self._now()
         row = await self._store.run(
             lambda session: inventory.create_denial(
-                session, kind, request.value, reason, actor=actor, now=now
+                session, kind, value, reason, actor=actor, now=now
             )
         )
         return pb.CreateDenialResponse(denial=answers.denial(row))

@@ -201,6 +201,18 @@ def test_denial_that_names_nothing_possible_is_refused(kind, value: str) -> None
         checks.denied(kind, value)
 
 
+@pytest.mark.parametrize("typed", ["0AB12", "ab12", "00ab12"])
+def test_serial_is_denied_as_certificates_are_recorded(typed):
+    assert checks.denied(pb.DENIAL_KIND_SERIAL, typed) == ("SERIAL", "ab12")
+
+
+def test_half_a_key_hash_denies_nothing_and_is_refused():
+    key = pb.DENIAL_KIND_KEY
+    assert checks.denied(key, "AB" * 32) == ("KEY", "ab" * 32)
+    with pytest.raises(InvalidRequestError):
+        checks.denied(key, "ab" * 31)
+
+
 @pytest.mark.parametrize("name", ["", "a b", "-" * 300, "*.db.local", "a..b", "x" * 64 + ".y"])
 def test_text_that_is_no_dns_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError):
