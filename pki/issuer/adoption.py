@@ -33,7 +33,8 @@ def adopt_guest(session: Session, shown: Identity, now: dt.datetime) -> Certific
     """
     if shown.role is not Role.GUEST or (leaf := _genuine(session, shown, _GUEST)) is None:
         return None
-    subject = subjects.find(session, shown.instance_id)
+    # Locked: of two leaves shown at one moment the older one must not come in behind the newer.
+    subject = subjects.find_locked(session, shown.instance_id)
     if subject is None or subject.state != subjects.ACTIVE or subject.tenant_id != shown.tenant_id:
         return None
     row = _record(session, shown, leaf, _GUEST)
