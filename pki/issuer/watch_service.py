@@ -1,13 +1,14 @@
 """WatchService: tells gateways and services what is new, and hears of guests what gateways see.
 
-Bounded: at most `watchers_limit` watchers, each of which holds a position and nothing else; a
-report has at most a thousand sightings and a hundred suspicions.
+Bounded: at most `watchers_limit` watchers, a few of one name, each of which holds a position and
+nothing else; a report has at most a thousand sightings and a hundred suspicions.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ from trove_grpc.gen.issuer.v1 import watch_service_pb2_grpc as rpc
 from trove_grpc.identity import Identity
 
 _PAGE = 1000
+# Of one name: one for each process of that role on its host, and as many that have not ended yet.
+# Without it one that was taken over could keep all others from watching.
+_STREAMS_OF_ONE = 16
 _MAX_SIGHTINGS = 1000
 _MAX_SUSPICIONS = 100
 _GATEWAY_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -51,25 +55,30 @@ class WatchServicer(rpc.WatchServiceServicer):
         self._news = news
         self._config = config
         self._now = now
-        self._watchers = 0
+        self._watchers: Counter[str] = Counter()  # by URI
 
     async def Watch(
         self, request: pb.WatchRequest, context: Any
     ) -> AsyncIterator[pb.WatchResponse]:
         caller = present_caller()
-        if self._watchers >= self._config.watchers_limit:
+        watchers = self._watchers.total()
+        if (
+            watchers >= self._config.watchers_limit
+            or self._watchers[caller.uri] >= _STREAMS_OF_ONE
+        ):
             raise OverloadedError(
-                f"{self._watchers} gateways and services watch already; ListDenials answers",
+                f"{watchers} streams to gateways and services are open, "
+                f"{self._watchers[caller.uri]} of them to {caller.uri}; ListDenials answers",
                 retry_after=30.0,
             )
-        self._watchers += 1
-        metrics.WATCHERS.set(self._watchers)
+        self._watchers[caller.uri] += 1
+        metrics.WATCHERS.set(self._watchers.total())
         try:
             async for response in self._follow(caller, request.after_sequence):
                 yield response
         finally:
-            self._watchers -= 1
-            metrics.WATCHERS.set(self._watchers)
+            self._watchers -= Counter((caller.uri,))  # forgets whom it does not count any more
+            metrics.WATCHERS.set(self._watchers.total())
 
     async def ReportGuests(self, request: pb.ReportGuestsRequest, context: Any) -> Any:
         gateway_id = _gateway_id(request.gateway_id)

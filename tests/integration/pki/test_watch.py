@@ -162,6 +162,17 @@ async def test_watchers_beyond_the_limit_are_told_to_ask(start_issuer):
     first.call.cancel()
 
 
+async def test_one_service_does_not_take_the_place_of_all_others(start_issuer, monkeypatch):
+    monkeypatch.setattr(watch_service, "_STREAMS_OF_ONE", 1)
+    issuer = await start_issuer(watch_interval=SECOND / 20)
+    first = await watcher(issuer)
+    await first.next()
+    again = await watcher(issuer)
+    assert await again.refusal() == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    await (await watcher(issuer, host="elsewhere")).next()
+    first.call.cancel()
+
+
 async def test_stream_of_a_service_ends_when_its_certificate_is_denied(start_issuer):
     issuer = await start_issuer(denial_poll=NEVER, watch_interval=NEVER)
     stolen = await issuer.identity(Role.CONDUCTOR, "stolen")
