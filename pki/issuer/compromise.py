@@ -15,7 +15,7 @@ from pki.authority import Authorities
 from pki.issuer import phases
 from pki.issuer.config import Config
 from pki.issuer.progress import Stranded, describe
-from pki.models import Authority, Certificate, Denial, Subject
+from pki.models import Authority, Certificate, Denial, Rotation, Subject
 from pki.store import audit, authorities, certificates, denials, leaves, rotations
 from trove_grpc.errors import ConflictError, NotFoundError
 
@@ -63,7 +63,7 @@ def taint(
         return row, ()
     doomed = [row, *_signed_by(session, row)]
     if row.state == authorities.ACTIVE:
-        successor = rotations.ready_for(session, kind)
+        successor = _successor(session, kind)
         if successor is not None:
             phases.switch(session, successor, config, now)
         elif not without_successor:
@@ -85,6 +85,15 @@ def taint(
     )
     why = f"its certificate is of the tainted {kind} g{generation}"
     return row, [describe(session, each, config, why, now) for each in rows]
+
+
+def _successor(session: Session, kind: str) -> Rotation | None:
+    """The rotation that can switch now; none where its own generation was tainted."""
+    found = rotations.ready_for(session, kind)
+    if found is None:
+        return None
+    new = phases.new_generations(session, found)
+    return None if any(each.state == authorities.TAINTED for each in new) else found
 
 
 def _taint_one(

@@ -86,14 +86,18 @@ def record_certificates(
 
 
 def distribute(session: Session, rotation: Rotation, now: dt.datetime) -> None:
-    for row in new_generations(session, rotation):
+    for row in untainted_generations(session, rotation):
         authorities.set_state(session, row, authorities.TRUSTED, now)
     rotation.bundle_version = authorities.new_bundle(session, now)
     enter(session, rotation, rotations.DISTRIBUTING, now)
 
 
 def switch(session: Session, rotation: Rotation, config: Config, now: dt.datetime) -> None:
-    """The new generations sign from the next signature on."""
+    """The new generations sign from the next signature on.
+
+    Raises ConflictError when one of them was tainted, or another generation signs.
+    """
+    new = untainted_generations(session, rotation)
     for entry in rotation.authorities:
         signs = authorities.active(session, entry["kind"])
         if signs is not None and signs.generation != entry["old"]:
@@ -105,7 +109,7 @@ def switch(session: Session, rotation: Rotation, config: Config, now: dt.datetim
             )
         if signs is not None:
             authorities.set_state(session, signs, authorities.DRAINING, now)
-    for row in new_generations(session, rotation):
+    for row in new:
         authorities.set_state(session, row, authorities.ACTIVE, now)
     authorities.new_bundle(session, now)
     rotation.switch_time = now
@@ -149,8 +153,10 @@ def retire(session: Session, rotation: Rotation, now: dt.datetime) -> None:
 
 
 def abort(session: Session, rotation: Rotation, now: dt.datetime, *, actor: str) -> None:
-    """Drop the new generations: nobody has a leaf of theirs."""
+    """Drop the new generations: nobody has a leaf of theirs. A tainted one stays known as such."""
     for row in new_generations(session, rotation):
+        if row.state == authorities.TAINTED:
+            continue
         authorities.set_state(session, row, authorities.RETIRED, now)
     if rotation.bundle_version is not None:
         authorities.new_bundle(session, now)
@@ -174,7 +180,8 @@ def roll_back(
                 subject=rotations.name(rotation),
             )
     for row in new_generations(session, rotation):
-        authorities.set_state(session, row, authorities.DRAINING, now)
+        if row.state != authorities.TAINTED:  # which stays known as such
+            authorities.set_state(session, row, authorities.DRAINING, now)
     for entry in rotation.authorities:
         old = authorities.find(session, entry["kind"], entry["old"])
         assert old is not None  # noqa: S101  looked at above
@@ -226,3 +233,18 @@ def new_generations(session: Session, rotation: Rotation) -> list[Authority]:
         authorities.find(session, entry["kind"], entry["new"]) for entry in rotation.authorities
     ]
     return [row for row in rows if row is not None]
+
+
+def untainted_generations(session: Session, rotation: Rotation) -> list[Authority]:
+    """The same, locked against a taint; raises ConflictError (SUCCESSOR_TAINTED)."""
+    rows = new_generations(session, rotation)
+    for row in rows:
+        session.refresh(row, with_for_update=True)
+        if row.state == authorities.TAINTED:
+            raise ConflictError(
+                f"{row.kind} g{row.generation} was tainted and must never sign; roll "
+                f"{rotations.name(rotation)} back and begin another",
+                reason="SUCCESSOR_TAINTED",
+                subject=rotations.name(rotation),
+            )
+    return rows

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from pki.issuer import bootstrap
+from pki.issuer import bootstrap, compromise
 from pki.issuer.guests import Guests
 from pki.requests import new_key
 from pki.store import Store, audit
 from tests.fakes.custody import MemoryCustody
 from tests.integration.pki.conftest import Desk
 from tests.integration.pki.rotation_desk import Fleet
-from trove_grpc.errors import UnavailableError
+from trove_grpc.errors import ConflictError, UnavailableError
 
 
 class Vault(MemoryCustody):
@@ -150,3 +150,46 @@ def test_key_that_another_stored_under_our_name_after_it_was_certified_is_refuse
     assert fleet.phase(rotation) == "READY"
     assert "not the one of its certificate" in other.troubles[rotation.number]
     assert rotator is not other
+
+
+def taint(fleet: Fleet, generation: int, *, without_successor: bool = False) -> None:
+    fleet.desk.store.run_now(
+        lambda s: compromise.taint(
+            s,
+            "guest",
+            generation,
+            fleet.desk.config,
+            reason="stolen",
+            without_successor=without_successor,
+            actor="ada",
+            now=fleet.desk.now,
+        )
+    )
+
+
+@pytest.mark.parametrize("phase", ["DISTRIBUTING", "READY"])
+def test_generation_that_was_tainted_before_the_switch_never_signs(
+    fleet: Fleet, phase: str
+) -> None:
+    rotation, rotator = fleet.start("INTERMEDIATE", "guest"), fleet.rotator()
+    fleet.run_until(rotation, phase, rotator=lambda: rotator)
+    taint(fleet, 2)
+    for _ in range(3):
+        fleet.take_bundle()
+        fleet.follow()
+        fleet.desk.now += fleet.desk.config.rotation_soak
+        fleet.tick(rotator)
+    assert fleet.states("guest") == {1: "ACTIVE", 2: "TAINTED"}
+    assert "must never sign" in rotator.troubles[rotation.number]
+    with pytest.raises(ConflictError, match="nothing can take its place"):
+        taint(fleet, 1)
+    assert fleet.roll_back(rotation).phase == "ABORTED"
+    assert fleet.states("guest") == {1: "ACTIVE", 2: "TAINTED"}
+
+
+def test_roll_back_does_not_take_a_taint_away(fleet: Fleet) -> None:
+    rotation = fleet.start("INTERMEDIATE", "guest")
+    fleet.run_until(rotation, "SWITCHED")
+    taint(fleet, 2, without_successor=True)
+    assert fleet.roll_back(rotation).phase == "ROLLED_BACK"
+    assert fleet.states("guest") == {1: "ACTIVE", 2: "TAINTED"}
