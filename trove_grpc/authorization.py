@@ -128,12 +128,19 @@ CALLERS: dict[str, frozenset[Role]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": frozenset({Role.OPERATOR}),
 }
 
+# What services of other regions may call, whichever they are there, and nothing beside it.
+FEDERATED = frozenset({f"{_ISSUER}/GetTrustBundle", "/grpc.health.v1.Health/Check"})
+
 
 def authorize(identity: Identity, method: str) -> None:
     """Raise PermissionDeniedError unless the table has a row that names the caller's role.
 
     An unknown method gives the same answer as a forbidden one: there is nothing to learn.
     """
+    if identity.role is Role.FEDERATED:
+        if method not in FEDERATED:
+            raise PermissionDeniedError(f"{identity.uri} may not call {method}", subject=method)
+        return
     # What an operator may, an emergency may: its identity differs so that it is seen.
     role = Role.OPERATOR if identity.role is Role.BREAKGLASS else identity.role
     if role not in CALLERS.get(method, frozenset()):

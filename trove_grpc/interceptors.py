@@ -48,17 +48,22 @@ class Denials(Protocol):
 
 
 class Authenticator:
-    """Reads the peer's identity from the connection, once for each certificate and bundle."""
+    """Reads the peer's identity from the connection, once for each certificate and bundle.
+
+    `federates`: whether services of other regions are anybody here.
+    """
 
     def __init__(
         self,
         bundle: Callable[[], trust_pb2.TrustBundle],
         *,
         denials: Denials | None = None,
+        federates: bool = False,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._bundle = bundle
         self._denials = denials
+        self._federates = federates
         self._now = now
         self._cache: dict[tuple[bytes, int], identity.Identity] = {}
 
@@ -72,7 +77,8 @@ class Authenticator:
         pems = list(properties.get("x509_pem_cert") or ())
         if not pems:
             return identity.ANONYMOUS
-        caller = self._identify_pem(pems[0])
+        chain = b"".join(properties.get("x509_pem_cert_chain") or ())
+        caller = self._identify_pem(pems[0], chain)
         try:
             identity.check_validity(caller, self._now())
             if self._denials is not None and (refusal := self._denials.refusal(caller)):
@@ -82,14 +88,19 @@ class Authenticator:
             raise
         return caller
 
-    def _identify_pem(self, pem: bytes) -> identity.Identity:
+    def _identify_pem(self, pem: bytes, chain_pem: bytes) -> identity.Identity:
         bundle = self._bundle()
         key = (hashlib.sha256(pem).digest(), bundle.version)
         caller = self._cache.get(key)
         if caller is None:
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
-            caller = self._cache[key] = identity.identify(pem, bundle)
+            caller = (
+                identity.identify_peer(pem, chain_pem, bundle)
+                if self._federates
+                else identity.identify(pem, bundle)
+            )
+            self._cache[key] = caller
         return caller
 
 

@@ -42,6 +42,7 @@ class Role(enum.StrEnum):
     ISSUER = "issuer"
     OPERATOR = "operator"
     BREAKGLASS = "breakglass"  # an emergency, by the consent of two operators
+    FEDERATED = "federated"  # a service of another trust domain, whichever it is there
 
 
 SERVICE_ROLES = frozenset({Role.API, Role.CONDUCTOR, Role.TASKMANAGER, Role.GATEWAY, Role.ISSUER})
@@ -53,7 +54,9 @@ class Identity:
 
     role: Role
     trust_domain: str = ""
-    name: str = ""  # host of a service, name of an operator or incident, id of an instance
+    # Host of a service, name of an operator or incident, id of an instance; of a federated
+    # service its kind and host, "gateway/host".
+    name: str = ""
     tenant_id: str = ""
     instance_id: str = ""
     serial: str = ""  # hex, lower case
@@ -72,6 +75,8 @@ class Identity:
             path = f"{self.role}/{self.name}"
         elif self.role in SERVICE_ROLES:
             path = f"service/{self.role}/{self.name}"
+        elif self.role is Role.FEDERATED:
+            path = f"service/{self.name}"
         else:
             return str(self.role)
         return f"spiffe://{self.trust_domain}/{path}"

@@ -91,15 +91,19 @@ def build_internal_server(
 ) -> Server:
     """Mutual TLS for services and operators, with grpc.health and, for operators, reflection.
 
+    Services of other regions that the bundle names finish a handshake here, and only here.
+
     `listen` is "address:port" (port 0: any); `services` are full service names for reflection.
     Raises UnavailableError when the port cannot be had or there is no identity.
     """
-    server = _aio_server(identity, denials, (*INTERNAL_OPTIONS, *options), refused)
+    server = _aio_server(identity, denials, (*INTERNAL_OPTIONS, *options), refused, federates=True)
     register(server)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     _enable_reflection(server, [*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
-    credentials = server_credentials(identity, INTERNAL_TRUSTS, begun=_counted("internal"))
+    credentials = server_credentials(
+        identity, INTERNAL_TRUSTS, federates=True, begun=_counted("internal")
+    )
     port = _listen(server, listen, credentials)
     return Server(server, port, servicer)
 
@@ -180,8 +184,10 @@ def _aio_server(
     denials: Denials | None,
     options: Options,
     refused: Refused | None = None,
+    *,
+    federates: bool = False,
 ) -> aio.Server:
-    authenticator = Authenticator(identity.bundle, denials=denials)
+    authenticator = Authenticator(identity.bundle, denials=denials, federates=federates)
     interceptor = Interceptor(*guards(authenticator, refused=refused))
     return aio.server(interceptors=[interceptor], options=options)
 

@@ -89,6 +89,11 @@ def anchors(
     )
 
 
+def federated_anchors(bundle: trust_pb2.TrustBundle) -> bytes:
+    """The PEM roots of other regions, for listeners that tell regions apart at every call."""
+    return b"".join(pem for region in bundle.federated for pem in region.root_pems)
+
+
 class IdentityDirectory:
     """One process's identity on disk. The only writer is the process (or its enroller)."""
 
@@ -289,11 +294,13 @@ def server_credentials(
     identity: IdentityDirectory,
     trusts: Collection[trust_pb2.AuthorityKind.ValueType],
     *,
+    federates: bool = False,
     begun: Callable[[], None] = lambda: None,
     settle: float = SETTLE_SECONDS,
 ) -> grpc.ServerCredentials:
     """Mutual TLS that accepts clients of these authority kinds only; follows rotation.
 
+    With `federates` a chain to a root of another region finishes a handshake too.
     `begun` is called for each handshake, from any thread: how one ends, nobody is told.
     """
 
@@ -301,6 +308,8 @@ def server_credentials(
         roots = anchors(identity.bundle(), trusts)
         if not roots:
             raise UnavailableError("the trust bundle names no authority for this listener")
+        if federates:
+            roots += federated_anchors(identity.bundle())
         return identity.load(), roots
 
     return _following(material, begun=begun, require_client_authentication=True, settle=settle)
