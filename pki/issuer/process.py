@@ -22,6 +22,7 @@ from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
 from pki.issuer.diary import Diary
 from pki.issuer.directives import directives
+from pki.issuer.federation_service import FederationServicer
 from pki.issuer.news import News
 from pki.issuer.own_identity import OwnIdentity
 from pki.issuer.rotator import Observe, Rotator
@@ -40,6 +41,8 @@ from trove_grpc.gen.issuer.v1 import authority_service_pb2 as authority_pb
 from trove_grpc.gen.issuer.v1 import authority_service_pb2_grpc as authority_rpc
 from trove_grpc.gen.issuer.v1 import breakglass_service_pb2 as breakglass_pb
 from trove_grpc.gen.issuer.v1 import breakglass_service_pb2_grpc as breakglass_rpc
+from trove_grpc.gen.issuer.v1 import federation_service_pb2 as federation_pb
+from trove_grpc.gen.issuer.v1 import federation_service_pb2_grpc as federation_rpc
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
 from trove_grpc.gen.issuer.v1 import watch_service_pb2 as watch_pb
@@ -58,6 +61,7 @@ _SERVICES = [
         audit_pb.DESCRIPTOR,
         agent_pb.DESCRIPTOR,
         breakglass_pb.DESCRIPTOR,
+        federation_pb.DESCRIPTOR,
     )
     for service in descriptor.services_by_name.values()
 ]
@@ -109,6 +113,7 @@ async def _serve(
     watching = WatchServicer(store, news, config)
     agents = AgentServicer(store, config)
     emergencies = BreakglassServicer(store, signers, config)
+    regions = FederationServicer(store, config)
 
     def register(server: aio.Server) -> None:
         rpc.add_IssuerServiceServicer_to_server(servicer, server)
@@ -117,6 +122,7 @@ async def _serve(
         audit_rpc.add_AuditServiceServicer_to_server(AuditServicer(store, diary), server)
         agent_rpc.add_AgentServiceServicer_to_server(agents, server)
         breakglass_rpc.add_BreakglassServiceServicer_to_server(emergencies, server)
+        federation_rpc.add_FederationServiceServicer_to_server(regions, server)
 
     config.operator_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # On that socket nobody is asked for a certificate: its directory is the lock.

@@ -33,7 +33,7 @@ from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.guest.v1 import enrolment_service_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as rpc
-from trove_grpc.identity import SERVICE_ROLES
+from trove_grpc.identity import SERVICE_ROLES, Role
 
 log = logging.getLogger(__name__)
 
@@ -308,8 +308,11 @@ class IssuerServicer(rpc.IssuerServiceServicer):
                 # The first use of a renewed certificate, which ends the one before it.
                 self._services.saw(session, caller, request.held_version, now)
             domain = authorities.domain(session)
+            bundle = authorities.bundle(session)
+            if caller.role is Role.FEDERATED:
+                bundle.ClearField("federated")  # whom else we trust is not theirs to know
             return pb.GetTrustBundleResponse(
-                bundle=authorities.bundle(session),
+                bundle=bundle,
                 server_time=answers.timestamp(now),
                 poll_after=answers.duration(self._config.rotation_bundle_poll)
                 if rotations.is_any_open(session)

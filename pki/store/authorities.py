@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from pki.models import Authority, Counter, Domain
 from pki.profiles import KINDS_BY_NAME
-from pki.store import counters, news
+from pki.store import counters, federation, news
 from trove_grpc.errors import ConflictError, NotFoundError
 from trove_grpc.gen.common.v1 import trust_pb2
 
@@ -133,4 +133,5 @@ def bundle(session: Session, *, states: Collection[str] = _IN_BUNDLE) -> trust_p
                 certificate_pem=authority.certificate_pem,
                 cross_certificate_pem=authority.cross_certificate_pem or b"",
             )
+    result.federated.extend(federation.message(region) for region in federation.list_all(session))
     return result
