@@ -21,7 +21,10 @@ ELSEWHERE: dict[int, tuple[str, str]] = {
     ),
     24: (
         "certificates of a federated region",
-        f"another trust domain here; federation: {NOT_YET}",
+        (
+            "another trust domain here; federation: tests/integration/pki/test_federation.py, "
+            "tests/unit/trove_grpc/test_identify_federated.py"
+        ),
     ),
     44: (
         "enrolment for an instance that Nova shows as off or as another project's",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations.mutation import LISTENERS, TABLE, Mutation, removed
+from tests.mutations.mutation import FEDERATED, LISTENERS, TABLE, Mutation, removed
 
 _TABLE = "trove_grpc/authorization.py"
 _AROUND = "trove_grpc/interceptors.py"
@@ -49,6 +49,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "CALLERS.get(method, frozenset())",
         LISTENERS,
         new="CALLERS.get(method, frozenset(Role))",
+    ),
+    removed(
+        "other regions have a table of their own",
+        _TABLE,
+        "        if method not in FEDERATED:\n",
+        FEDERATED,
+        new="        if method not in CALLERS:\n",
     ),
     removed(
         "every call asks the table",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations.mutation import AUTHENTICATOR, IDENTIFY, LISTENERS, NAMES, removed
+from tests.mutations.mutation import AUTHENTICATOR, FEDERATED, IDENTIFY, LISTENERS, NAMES, removed
 
 _IDENTITY = "trove_grpc/identity.py"
 _NAMES = "trove_grpc/names.py"
@@ -81,6 +81,39 @@ MUTATIONS = (
         'raise ValueError("names other than URI and DNS")',
         IDENTIFY,
         new="pass",
+    ),
+    removed(
+        "the name's trust domain chooses the roots",
+        _IDENTITY,
+        "if region.trust_domain == domain != bundle.trust_domain:",
+        FEDERATED,
+        new="if domain != bundle.trust_domain:",
+    ),
+    removed(
+        "another region's bundle says nothing of our own names",
+        _IDENTITY,
+        "if region.trust_domain == domain != bundle.trust_domain:",
+        FEDERATED,
+        new="if region.trust_domain == domain:",
+    ),
+    removed(
+        "of another region its services alone",
+        _IDENTITY,
+        "if named.role not in SERVICE_ROLES:",
+        FEDERATED,
+        new="if not named.role:",
+    ),
+    removed(
+        "another region's services are not ours",
+        _IDENTITY,
+        "        role=Role.FEDERATED,\n",
+        FEDERATED,
+    ),
+    removed(
+        "another region's authority for services signs them",
+        _IDENTITY,
+        " and frozenset(purposes) == _PURPOSES_OF_A_SERVICE",
+        FEDERATED,
     ),
     removed("an end", _IDENTITY, "now >= identity.not_valid_after", IDENTIFY, new="now > now"),
     removed(

@@ -20,6 +20,7 @@ class Mutation:
 HOUSE = "tests/unit/house/test_house.py"
 LISTENERS = "tests/integration/trove_grpc/test_listeners.py"
 IDENTIFY = "tests/unit/trove_grpc/test_identify.py"
+FEDERATED = "tests/unit/trove_grpc/test_identify_federated.py"
 AUTHENTICATOR = "tests/unit/trove_grpc/test_authenticator.py"
 NAMES = "tests/unit/trove_grpc/test_identity_names.py"
 TABLE = "tests/unit/trove_grpc/test_authorization.py"

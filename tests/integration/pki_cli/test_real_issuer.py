@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from pki.cli import spiffe_bundles
+from tests.fakes.certificates import TestAuthority
 from tests.integration.pki.conftest import private_directory
 from tests.integration.pki_cli.conftest import Asker, Scene
 from tests.integration.pki_cli.real_issuer import running
@@ -201,6 +203,24 @@ def test_an_agent_is_listed_denied_allowed_and_given_a_token(issuer: Issuer):
     assert asker.json("agents", "reissue-token", name).rows[0]["token"].startswith("trv1.")
     assert asker.ask("agents", "reissue-token", "--stale").status == 3
     assert asker.ask("agents", "show", str(uuid.uuid4())).status == 1
+
+
+def test_trust_in_another_region_begins_never_goes_back_and_ends(issuer: Issuer):
+    asker, file = issuer.asker, issuer.asker.root / "region-b.json"
+    region = TestAuthority("region-b.trove")
+    add = ("federation", "add", "region-b.trove", "--file", str(file), "--yes")
+    file.write_text(spiffe_bundles.render(region.bundle(version=5)))
+    added = asker.json(*add).rows[0]
+    assert (added["trust_domain"], added["sequence"], added["roots"]) == ("region-b.trove", 5, 1)
+    assert asker.json(*add).status == 0
+    file.write_text(spiffe_bundles.render(region.bundle(version=4)))
+    assert asker.ask(*add).status == 4
+    (row,) = asker.json("federation", "list").rows
+    assert row["sequence"] == 5
+    remove = ("federation", "remove", "region-b.trove", "--yes")
+    assert asker.ask(*remove).status == 0
+    assert asker.ask(*remove).status == 3
+    assert asker.json("federation", "list").rows == []
 
 
 def test_the_command_that_helps_is_one_that_works_as_printed(private_directory: Path):

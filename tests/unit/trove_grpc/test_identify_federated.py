@@ -134,10 +134,10 @@ def test_where_certificates_of_guests_are_judged_no_other_region_exists():
 def test_a_federated_service_may_call_what_its_table_says_and_nothing_else(role):
     material = FORGE.sign(service(f"b.trove/service/{role}/h"))
     named = identify_peer(material.chain_pem, material.chain_pem, BUNDLE)
-    assert FEDERATED == {
+    assert {
         "/trove.issuer.v1.IssuerService/GetTrustBundle",
         "/grpc.health.v1.Health/Check",
-    }
+    } == FEDERATED
     for method in (*CALLERS, "/no.such/Method"):
         if method in FEDERATED:
             authorize(named, method)
