@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2
 
-from trove_grpc.authorization import CALLERS, authorize
+from trove_grpc.authorization import CALLERS, FEDERATED, authorize
 from trove_grpc.errors import PermissionDeniedError
 from trove_grpc.identity import Identity, Role
 
@@ -90,6 +90,12 @@ def test_every_comment_names_exactly_the_callers_of_the_table(comments):
         or (Role.LOCAL in roles_in(comment) and Role.LOCAL not in CALLERS[method])
     }
     assert different == {}
+
+
+def test_a_comment_speaks_of_federated_regions_where_their_services_may_call(comments):
+    told = {method for method, comment in comments.items() if "a federated region" in comment}
+    assert told == {method for method in FEDERATED if not method.startswith("/grpc.")}
+    assert all(Role.FEDERATED not in roles for roles in CALLERS.values())
 
 
 def test_every_comment_says_whether_the_call_is_idempotent(comments):

@@ -244,6 +244,7 @@ class IssuerServiceServicer:
 
     def GetTrustBundle(self, request, context):
         """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent.
+        Services of a federated region may ask too; they are not recorded, and not told of other regions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

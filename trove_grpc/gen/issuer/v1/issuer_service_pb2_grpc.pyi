@@ -79,7 +79,9 @@ class IssuerServiceStub:
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.RevokeTokenRequest, _issuer_service_pb2.RevokeTokenResponse]
     """Voids one token that nobody has used. Callers: operator. Idempotent."""
     GetTrustBundle: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.GetTrustBundleRequest, _issuer_service_pb2.GetTrustBundleResponse]
-    """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
+    """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent.
+    Services of a federated region may ask too; they are not recorded, and not told of other regions.
+    """
     PushTrustBundle: _grpc.UnaryUnaryMultiCallable[_issuer_service_pb2.PushTrustBundleRequest, _issuer_service_pb2.PushTrustBundleResponse]
     """Gives the bundle a new version without changing what is trusted, so that everybody
     takes it and says so. Callers: operator. Not idempotent: each call is a new version.
@@ -162,7 +164,9 @@ class IssuerServiceAsyncStub(IssuerServiceStub):
     RevokeToken: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.RevokeTokenRequest, _issuer_service_pb2.RevokeTokenResponse]  # type: ignore[assignment]
     """Voids one token that nobody has used. Callers: operator. Idempotent."""
     GetTrustBundle: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.GetTrustBundleRequest, _issuer_service_pb2.GetTrustBundleResponse]  # type: ignore[assignment]
-    """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
+    """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent.
+    Services of a federated region may ask too; they are not recorded, and not told of other regions.
+    """
     PushTrustBundle: _aio.UnaryUnaryMultiCallable[_issuer_service_pb2.PushTrustBundleRequest, _issuer_service_pb2.PushTrustBundleResponse]  # type: ignore[assignment]
     """Gives the bundle a new version without changing what is trusted, so that everybody
     takes it and says so. Callers: operator. Not idempotent: each call is a new version.
@@ -320,7 +324,9 @@ class IssuerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _issuer_service_pb2.GetTrustBundleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_issuer_service_pb2.GetTrustBundleResponse, _abc.Awaitable[_issuer_service_pb2.GetTrustBundleResponse]]:
-        """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent."""
+        """Returns the present trust bundle. Callers: api, conductor, taskmanager, gateway, operator. Idempotent.
+        Services of a federated region may ask too; they are not recorded, and not told of other regions.
+        """
 
     @_abc_1.abstractmethod
     def PushTrustBundle(
