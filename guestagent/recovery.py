@@ -73,12 +73,13 @@ class Recovery:
 
     async def _recover_from(self, slot: str, stub: Any) -> None:
         identity = self._identity
+        expired = identity.directory.load(slot)
+        # Before the number, which is good for a minute: a busy machine is slow to make a key.
+        key_pem, csr_der = await identity.next_request()
         nonce = await self._nonce(stub)
         if identity.is_usable:
             log.warning("the certificate has not expired: %s", identity.clock_problem)
             return
-        expired = identity.directory.load(slot)
-        key_pem, csr_der = await identity.next_request()
         signature = await keys.sign(expired.key_pem, nonce, csr_der, identity.me.instance_id)
         request = pb.RecoverRequest(
             instance_id=identity.me.instance_id,

@@ -58,3 +58,10 @@ SOONEST_EXPIRY = Gauge(
     ["authority"],
 )
 TOKENS_OPEN = Gauge("trove_pki_tokens_open", "Enrolment tokens that nobody has used yet")
+DATABASE_WAITING = Gauge(
+    "trove_issuer_database_waiting", "Calls that wait for the database or are in it"
+)
+DATABASE_WAITING_LIMIT = Gauge(
+    "trove_issuer_database_waiting_limit",
+    "How many may wait before the next call is refused as OVERLOADED",
+)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from grpc import aio
 
+from pki import metrics as issuer_metrics
 from pki.custody import check_directory
 from pki.issuer import bootstrap, inventory
 from pki.issuer.agent_service import AgentServicer
@@ -138,7 +139,7 @@ async def _serve(
         denials=news.refused,
         refused=diary.refusals.refused,
     )
-    metrics.serve_metrics(config.metrics_listen)
+    _serve_metrics(config, store)
     await local.start()
     await internal.start()
     log.info("issuer serves on port %d and %s", internal.port, config.operator_socket)
@@ -159,6 +160,12 @@ async def _serve(
         await internal.stop(_GRACE)
         await local.stop(_GRACE)
         config.operator_socket.unlink(missing_ok=True)
+
+
+def _serve_metrics(config: Config, store: Store) -> None:
+    issuer_metrics.DATABASE_WAITING.set_function(lambda: store.waiting)
+    issuer_metrics.DATABASE_WAITING_LIMIT.set(store.max_waiting)
+    metrics.serve_metrics(config.metrics_listen)
 
 
 async def _keep_identity(keeper: OwnIdentity, config: Config, stop: asyncio.Event) -> None:

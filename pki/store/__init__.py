@@ -66,6 +66,15 @@ class Store:
         """Call `heard` after each commit of marked news, on the transaction's own thread."""
         self._subscribers.append(heard)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a thread or are in one."""
+        return self._waiting
+
+    @property
+    def max_waiting(self) -> int:
+        return self._max_waiting
+
     def migrate(self) -> None:
         """Bring the schema to this release's; does nothing when it is there."""
         config = alembic.config.Config()
