@@ -24,7 +24,7 @@ from typing import Any
 
 from guestagent.agent import Agent
 from guestagent.config import Config
-from guestagent.reconnect import stretched
+from guestagent.reconnect import Reconnect, stretched
 from tests.acceptance.installation import Installation
 from tests.fakes.engine import FakeEngine
 from tests.fleet.windows import Return, misses
@@ -79,6 +79,8 @@ class Report:
     reconnect_window: float = 0.0
     first_sessions: Spread | None = None
     down: float = 0.0
+    # Agents that dialled while the gateway was away, and so kept their place.
+    found_nobody: int = 0
     # From the moment the gateway's guest port took connections again.
     asked_again: Spread | None = None
     sessions_again: Spread | None = None
@@ -104,6 +106,8 @@ class Report:
                 f"{self.down:.1f} s. Load average at the end: {self.load_average:.1f}."
             ),
             "",
+            f"{self.found_nobody} of {self.agents} agents dialled while it was away.",
+            "",
             (
                 f"{self.missed} of {self.agents} agents were not back in their windows "
                 "(docs/reference/fleet.md); the test's own event loop was late by "
@@ -128,11 +132,28 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
+class CountedReconnect(Reconnect):
+    """Counts the dials that nobody answered; no Hello is said in those."""
+
+    found_nobody = 0
+
+    def nobody_listened(self) -> float:
+        self.found_nobody += 1
+        return super().nobody_listened()
+
+
 class FleetAgent(Agent):
     """An agent that remembers when it asked for sessions and when they opened."""
 
     def __init__(self, config: Config, engine: FakeEngine) -> None:
         super().__init__(config, engine)
+        self.place = CountedReconnect(
+            window=config.reconnect_window.total_seconds(),
+            first_pause=config.reconnect_backoff.total_seconds(),
+            longest_pause=config.reconnect_backoff_limit.total_seconds(),
+            now=asyncio.get_running_loop().time,
+        )
+        self.connection.reconnect = self.place
         self.asked_at: list[float] = []
         self.opened_at = 0.0
 
@@ -334,6 +355,7 @@ async def _kill_gateway_and_see_all_return(
     }
     for each in fleet:
         each.asked_at.clear()
+        each.place.found_nobody = 0
     before = {"conductor": _cpu_seconds(pids["conductor"]), "the agents": time.process_time()}
     killed = loop.time()
     os.kill(pids["gateway"], signal.SIGKILL)
@@ -352,6 +374,7 @@ async def _kill_gateway_and_see_all_return(
         "conductor": _cpu_seconds(pids["conductor"]) - before["conductor"],
         "the agents": time.process_time() - before["the agents"],
     }
+    report.found_nobody = sum(each.place.found_nobody > 0 for each in fleet)
     report.cpu = {name: 1000 * seconds / len(fleet) for name, seconds in spent.items()}
     report.asked_again = Spread.of(max(0.0, each.asked_at[-1] - served) for each in fleet)
     report.sessions_again = Spread.of(max(0.0, each.opened_at - served) for each in fleet)

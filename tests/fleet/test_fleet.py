@@ -15,5 +15,6 @@ def test_a_small_fleet_comes_back_after_its_gateway_was_killed():
         full = [plane.create("whole-0")]
         plane.await_healthy(full[0])
         report = asyncio.run(drill(plane, agents=50, full=full, looks=2))
+        print(report.markdown())  # noqa: T201  seen with -s: what a small fleet does
         assert report.sessions_again is not None
         assert plane.await_healthy(full[0])["operating_status"] == "HEALTHY"
