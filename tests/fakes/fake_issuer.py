@@ -43,6 +43,7 @@ class FakeIssuer(rpc.IssuerServiceServicer, watch_rpc.WatchServiceServicer):
         self.quarantined: list[str] = []
         self.reports: list[watch_pb2.ReportGuestsRequest] = []
         self.watchers = 0
+        self.watches = 0  # begun
         self.may_watch = True
         self.is_silent = False  # streams stay open and say nothing
         self.interval = 0.1  # seconds between signs of life
@@ -114,6 +115,7 @@ class FakeIssuer(rpc.IssuerServiceServicer, watch_rpc.WatchServiceServicer):
             raise errors.UnavailableError("nobody may watch now")
         known = request.after_sequence
         self.watchers += 1
+        self.watches += 1
         try:
             while True:
                 news = self._news

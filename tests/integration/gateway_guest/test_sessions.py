@@ -414,6 +414,7 @@ async def test_incoming_session_gets_the_commands_when_the_old_one_ends(world):
 
 
 async def test_reports_go_on_when_the_gateways_own_certificate_is_replaced(world, monkeypatch):
+    monkeypatch.setattr("trove_grpc.client._LINGER_SECONDS", 0.0)
     monkeypatch.setattr("trove_grpc.client._DRAIN_SECONDS", 0.1)
     await world.start()
     _, guest = await world.guest()
