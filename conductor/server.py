@@ -67,9 +67,7 @@ async def serve(
     )
     sealer = load_sealer(config.sealing_key_file)
     identity = IdentityDirectory(config.identity)
-    shared_metrics.BUNDLE_VERSION.labels("conductor").set_function(
-        lambda: identity.bundle().version
-    )
+    shared_metrics.show_bundle_version("conductor", identity)
     async with _open_database(config) as database, _open_issuer(config, identity) as issuer:
         feed = None if issuer is None else DenialFeed(issuer, DenialList(), watcher="conductor")
         server = build_internal_server(

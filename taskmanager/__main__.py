@@ -49,9 +49,7 @@ async def serve(
 ) -> None:
     """Run the task manager until `stop`; `started` hears the port it listens on."""
     identity = IdentityDirectory(config.identity)
-    shared_metrics.BUNDLE_VERSION.labels("taskmanager").set_function(
-        lambda: identity.bundle().version
-    )
+    shared_metrics.show_bundle_version("taskmanager", identity)
     async with contextlib.AsyncExitStack() as stack:
         conductor_channel = await stack.enter_async_context(
             PeerChannel(config.conductor, identity=identity, server_role=Role.CONDUCTOR)

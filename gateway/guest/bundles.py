@@ -37,9 +37,7 @@ class Bundles:
         self._timeout = timeout
         self._told = 0  # the version that Watch named last
         self._news = asyncio.Event()
-        shared_metrics.BUNDLE_VERSION.labels("gateway").set_function(
-            lambda: identity.bundle().version
-        )
+        shared_metrics.show_bundle_version("gateway", identity)
 
     def hear(self, response: watch_pb.WatchResponse) -> None:
         self._told = max(self._told, response.bundle_version)
