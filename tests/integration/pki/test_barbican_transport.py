@@ -26,12 +26,13 @@ class Redirecting(http.server.BaseHTTPRequestHandler):
     """Keystone as somebody who wants the secret elsewhere."""
 
     def do_POST(self) -> None:
+        # Before the answer: whoever has it looks here at once.
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(307)
         self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Quiet."""
