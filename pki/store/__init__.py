@@ -7,9 +7,11 @@ has one thread, since it has one writer; a server database has several.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +37,8 @@ _ATTEMPTS = 5
 READ_ONLY = "trove_read_only"
 # Apart, or two that met in a deadlock meet again. Seconds, times the attempt.
 _LONGEST_PAUSE = 0.02
+# For transactions that are still running when the store is closed.
+_CLOSE_SECONDS = 10.0
 
 
 class Store:
@@ -60,6 +64,9 @@ class Store:
         )
         self._max_waiting = max_waiting
         self._waiting = 0
+        self._running = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
         self._subscribers: list[Callable[[], None]] = []
 
     def subscribe(self, heard: Callable[[], None]) -> None:
@@ -101,6 +108,10 @@ class Store:
 
         A deadlock runs it again: MariaDB finds some that the other databases do not have.
         """
+        with self._counted():
+            return self._run_now(function)
+
+    def _run_now(self, function: Callable[[Session], Result]) -> Result:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with Session(self.engine, expire_on_commit=False) as session:
@@ -143,8 +154,29 @@ class Store:
         await self.run(lambda session: session.execute(sa.text("SELECT 1")).one())
 
     def close(self) -> None:
+        """End every connection, also those of transactions that other threads still run.
+
+        A connection that comes back to a pool that is gone would be closed by nobody.
+        """
         self._executor.shutdown()
+        with self._changed:
+            self._is_closed = True
+            self._changed.wait_for(lambda: not self._running, _CLOSE_SECONDS)
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._changed:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+                came_late = self._is_closed and not self._running
+            if came_late:
+                self.engine.dispose()
 
     def _forget(self, _done: object) -> None:
         self._waiting -= 1
