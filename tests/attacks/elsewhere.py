@@ -10,6 +10,9 @@ RENEWAL = "tests/integration/pki/test_guest_renewal.py"
 RECOVERY = "tests/integration/pki/test_recovery.py"
 CUSTODY = "tests/integration/pki/test_custody.py"
 INVENTORY = "tests/integration/pki/test_inventory.py"
+AUDIT = "tests/integration/pki/test_audit.py"
+ROTATIONS = "tests/integration/pki/test_rotations.py"
+RPCS = "tests/integration/pki/test_rotation_rpcs.py"
 REFUSALS = "tests/integration/gateway_guest/test_refusals.py"
 NOT_YET = "not yet"
 
@@ -17,7 +20,7 @@ NOT_YET = "not yet"
 ELSEWHERE: dict[int, tuple[str, str]] = {
     8: (
         "leaves of retired and tainted generations",
-        f"denied generations in {REFUSALS}; retired ones: {NOT_YET}, with rotation",
+        f"denied generations in {REFUSALS}; retired and tainted ones in {RPCS} and {RECOVERY}",
     ),
     24: (
         "certificates of a federated region",
@@ -34,21 +37,21 @@ ELSEWHERE: dict[int, tuple[str, str]] = {
         "kill of agent, gateway or issuer between commit, reply and disk",
         f"{RENEWAL}, tests/integration/guestagent/test_recovery.py, tests/chaos",
     ),
-    49: ("enrolment and renewal in each phase of a rotation", f"{NOT_YET}, with rotation"),
+    49: ("enrolment and renewal in each phase of a rotation", f"{ROTATIONS}, for a root"),
     52: ("the denial feed is cut", REFUSALS),
     63: (
         "option and shell injection in names sent towards a guest",
         "tests/integration/gateway_rest/test_hostile_requests.py",
     ),
     66: ("key files with wrong modes, owners, links", f"{CUSTODY}; what others may read, here"),
-    67: ("Barbican's answers", f"{NOT_YET}, with Barbican"),
-    68: ("kill -9 at every step of a rotation", f"{NOT_YET}, with rotation"),
-    70: ("audit rows edited, deleted, reordered, cut off", INVENTORY),
-    71: ("an old database restored", f"{NOT_YET}, with disaster recovery"),
+    67: ("Barbican's answers", "tests/openstack/barbican_failures.py, by the real one"),
+    68: ("kill -9 at every step of a rotation", "tests/rotation_kills, tests/rotation"),
+    70: ("audit rows edited, deleted, reordered, cut off", f"{INVENTORY}, {AUDIT}"),
+    71: ("an old database restored", f"{AUDIT}, tests/integration/pki/test_runbooks.py"),
     74: ("clocks that are wrong, and jump", "tests/sleepers/clocks.py"),
     75: (
         "a thousand agents return after days",
-        "tests/sleepers/whole_installation.py, tests/integration/gateways/test_sleepers.py",
+        "tests/fleet/mass_return.py, tests/sleepers/whole_installation.py",
     ),
 }
 # Numbers the list has; it leaves out others.
