@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from cryptography import x509
 from sqlalchemy.orm import Session
 
@@ -27,8 +26,8 @@ from pki.issuer.checkpoints import CheckpointFile, SealedError, Statement, is_si
 from pki.issuer.config import FILES, Config
 from pki.issuer.custody import open_custody
 from pki.issuer.diary import Diary
-from pki.models import AuditRecord, Authority, Domain
-from pki.store import Store, audit, dump
+from pki.models import AuditRecord
+from pki.store import Store, audit, authorities, dump
 from trove_grpc.errors import ConflictError
 
 Row = Mapping[str, Any]
@@ -238,7 +237,7 @@ def _seal_row(config: Config, store: Store, found: _Contents) -> Row:
 
 
 def _manifest(session: Session, config: Config, now: dt.datetime) -> dict[str, Any]:
-    domain = session.scalars(sa.select(Domain)).one()
+    domain = authorities.domain(session)
     sequence, row_hash = audit.head(session)
     return {
         "kind": "manifest",
@@ -248,7 +247,7 @@ def _manifest(session: Session, config: Config, now: dt.datetime) -> dict[str, A
         "custody": config.custody,
         "audit_sequence": sequence,
         "audit_hash": row_hash,
-        "authorities": len(session.scalars(sa.select(Authority.id)).all()),
+        "authorities": len(authorities.list_all(session)),
     }
 
 

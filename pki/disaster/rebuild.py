@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
@@ -33,7 +32,7 @@ from pki.issuer.checkpoints import CheckpointFile, SealedError, Statement
 from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
 from pki.issuer.diary import Diary
-from pki.models import AuditRecord, Authority, Counter, Domain
+from pki.models import AuditRecord, Authority, Counter
 from pki.requests import key_pem, new_key
 from pki.store import Store, audit, authorities, counters, denials, subjects
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -176,13 +175,13 @@ def _last_bundle(config: Config) -> trust_pb2.TrustBundle | None:
 
 def _refuse_needless(store: Store, checkpoints: Sequence[Statement]) -> None:
     def agrees(session: Session) -> bool:
-        if session.scalars(sa.select(Domain)).one_or_none() is None:
+        if authorities.find_domain(session) is None:
             return False
         try:
             seal.compare(session, checkpoints)
         except SealedError:
             return False
-        return session.scalars(sa.select(sa.func.count()).select_from(Authority)).one() > 0
+        return bool(authorities.list_all(session))
 
     if store.run_now(agrees):
         raise ConflictError(
@@ -192,8 +191,7 @@ def _refuse_needless(store: Store, checkpoints: Sequence[Statement]) -> None:
 
 
 def _begin_epoch(session: Session, config: Config, known: _Known, now: dt.datetime) -> int:
-    authorities.ensure_domain(session, config.trust_domain, now)
-    domain = session.scalars(sa.select(Domain)).one()
+    domain = authorities.ensure_domain(session, config.trust_domain, now)
     domain.epoch = max([domain.epoch, *(each.epoch for each in known.checkpoints)]) + 1
     held = known.bundle.version if known.bundle is not None else 0
     domain.bundle_version = max(domain.bundle_version, held) + _VERSIONS_LOST

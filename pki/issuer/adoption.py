@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime as dt
 
-import sqlalchemy as sa
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from pki import profiles
 from pki.issuer import ledger
-from pki.models import Certificate, Domain
+from pki.models import Certificate
 from pki.store import audit, authorities, certificates, checkpoints, subjects
 from trove_grpc.identity import SERVICE_ROLES, Identity, Role
 
@@ -64,7 +63,7 @@ def adopt_service(session: Session, shown: Identity, now: dt.datetime) -> Certif
 
 def _genuine(session: Session, shown: Identity, kind: str) -> x509.Certificate | None:
     """The leaf, when a generation of ours signed it before the last rebuild."""
-    domain = session.scalars(sa.select(Domain)).one()
+    domain = authorities.domain(session)
     rebuilt = checkpoints.rebuild_time(session, domain.epoch)
     if rebuilt is None or certificates.by_key(session, shown.key_hash) is not None:
         return None
@@ -111,11 +110,7 @@ def _record(session: Session, shown: Identity, leaf: x509.Certificate, kind: str
 
 def _has_newer(session: Session, row: Certificate) -> bool:
     """Whether the instance got a certificate that is as new: then this one is an old copy."""
-    newest = session.execute(
-        sa.select(sa.func.max(Certificate.issue_time)).where(
-            Certificate.instance_id == row.instance_id, Certificate.kind == _GUEST
-        )
-    ).scalar_one()
+    newest = certificates.latest_issue(session, row.instance_id, _GUEST)
     return newest is not None and newest >= row.issue_time
 
 

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import sqlalchemy as sa
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -150,9 +149,7 @@ class BreakglassServicer(rpc.BreakglassServiceServicer):
 
     def _end(self, session: Session, incident: str, actor: str, now: dt.datetime) -> int:
         uri = breakglass_uri(self._config.trust_domain, incident)
-        alive: Sequence[Certificate] = session.scalars(
-            _alive(now).where(Certificate.name == uri)
-        ).all()
+        alive = [each for each in _alive(session, now) if each.name == uri]
         for certificate in alive:
             inventory.create_denial(
                 session, denials.SERIAL, certificate.serial, "emergency over", actor=actor, now=now
@@ -163,16 +160,12 @@ class BreakglassServicer(rpc.BreakglassServiceServicer):
 
     async def _count(self) -> None:
         now = self._now()
-        alive = await self._store.run(lambda session: session.scalars(_alive(now)).all())
+        alive = await self._store.run(lambda session: _alive(session, now))
         metrics.BREAKGLASS_ALIVE.set(len(alive))
 
 
-def _alive(now: dt.datetime) -> sa.Select[Any]:
-    return sa.select(Certificate).where(
-        Certificate.name.like("spiffe://%/breakglass/%"),
-        Certificate.state.in_(certificates.LIVE),
-        Certificate.expire_time > now,
-    )
+def _alive(session: Session, now: dt.datetime) -> Sequence[Certificate]:
+    return certificates.live_named(session, "spiffe://%/breakglass/%", now)
 
 
 def _claim(data: bytes, now: dt.datetime) -> pb.BreakglassClaim:

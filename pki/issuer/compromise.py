@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from sqlalchemy.orm import Session
@@ -15,8 +14,8 @@ from pki.authority import Authorities
 from pki.issuer import phases
 from pki.issuer.config import Config
 from pki.issuer.progress import Stranded, describe
-from pki.models import Authority, Certificate, Denial, Rotation, Subject
-from pki.store import audit, authorities, certificates, denials, leaves, rotations
+from pki.models import Authority, Certificate, Rotation
+from pki.store import audit, authorities, certificates, denials, leaves, rotations, subjects
 from trove_grpc.errors import ConflictError, NotFoundError
 
 # How long other software may go by one list.
@@ -80,9 +79,7 @@ def taint(
             affected |= set(leaves.instances(session, each.kind, which, now))
         _taint_one(session, each, reason, actor, now)
     authorities.new_bundle(session, now)
-    rows = session.scalars(
-        sa.select(Subject).where(Subject.instance_id.in_(affected)).order_by(Subject.instance_id)
-    )
+    rows = subjects.of_ids(session, affected)
     why = f"its certificate is of the tainted {kind} g{generation}"
     return row, [describe(session, each, config, why, now) for each in rows]
 
@@ -130,19 +127,7 @@ def _signed_by(session: Session, root: Authority) -> list[Authority]:
 
 def revoked(session: Session, row: Authority, now: dt.datetime) -> list[tuple[int, dt.datetime]]:
     """(serial, since when) of what is not to be accepted although it has not expired."""
-    rows = session.execute(
-        sa.select(Certificate.serial, Denial.effective_time)
-        .outerjoin(
-            Denial, sa.and_(Denial.kind == denials.SERIAL, Denial.value == Certificate.serial)
-        )
-        .where(
-            Certificate.kind == row.kind,
-            Certificate.generation == row.generation,
-            Certificate.expire_time > now,
-            Certificate.state.in_((certificates.DENIED, certificates.SUPERSEDED)),
-        )
-        .order_by(Certificate.number)
-    )
+    rows = certificates.revoked(session, row.kind, row.generation, now)
     return [(int(serial, 16), since or now) for serial, since in rows]
 
 

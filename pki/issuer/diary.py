@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pki import metrics
@@ -17,9 +16,8 @@ from pki.issuer import seal
 from pki.issuer.checkpoints import AuditKey, CheckpointFile, Statement, is_signed_by
 from pki.issuer.config import Config
 from pki.issuer.refusals import Refusals
-from pki.models import Domain
 from pki.requests import new_key
-from pki.store import Store, audit, checkpoints
+from pki.store import Store, audit, authorities, checkpoints
 from trove_grpc.errors import NotFoundError, StaleError, TroveError
 from trove_grpc.process import wait_or_timeout
 
@@ -203,7 +201,7 @@ class Diary:
 
     def _head(self, session: Session) -> _Head:
         sequence, row_hash = audit.head(session)
-        domain = session.scalars(sa.select(Domain)).one()
+        domain = authorities.domain(session)
         newest = checkpoints.newest(session)
         return _Head(
             sequence,
@@ -214,4 +212,5 @@ class Diary:
 
 
 def _trust_domain(session: Session) -> str | None:
-    return session.scalars(sa.select(Domain.trust_domain)).one_or_none()
+    found = authorities.find_domain(session)
+    return None if found is None else found.trust_domain

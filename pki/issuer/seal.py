@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pki.custody import Custody
 from pki.issuer.checkpoints import CheckpointFile, SealedError, Statement, is_signed_by
-from pki.models import Domain
-from pki.store import Store, audit, checkpoints, counters
+from pki.store import Store, audit, authorities, checkpoints, counters
 
 AUDIT_KEY = "audit-g1"
 _PAGE = 2000
@@ -30,7 +28,7 @@ def refuse_second_beginning(session: Session, custody: Custody, file: Checkpoint
     The audit key and its file come after the first commit, so that they tell a lost database
     from an `init` that was cut short.
     """
-    if session.scalars(sa.select(Domain)).one_or_none() is not None:
+    if authorities.find_domain(session) is not None:
         return
     if custody.exists(AUDIT_KEY):
         raise SealedError(
@@ -47,7 +45,7 @@ def refuse_second_beginning(session: Session, custody: Custody, file: Checkpoint
 
 def compare(session: Session, statements: Sequence[Statement]) -> None:
     """Raise SealedError unless the database's chain contains the exported checkpoints."""
-    domain = session.scalars(sa.select(Domain)).one()
+    domain = authorities.domain(session)
     for statement in reversed(statements):
         if statement.trust_domain != domain.trust_domain:
             raise SealedError(
@@ -104,7 +102,7 @@ def verify(
     """
     exported, problem = _exported(file, public_key)
     kept = _kept(store, trust_domain)
-    epoch = store.run_now(lambda session: session.scalars(sa.select(Domain.epoch)).one())
+    epoch = store.run_now(lambda session: authorities.domain(session).epoch)
     wrong = _signature_problem(kept, public_key)
     check, bad, why = audit.ChainCheck(), 0, ""
     signed = {each.sequence: each.hash for each in exported if each.epoch == epoch}

@@ -28,11 +28,12 @@ _IN_BUNDLE = (TRUSTED, ACTIVE, DRAINING, TAINTED)
 EVER_IN_BUNDLE = (*_IN_BUNDLE, RETIRED, DESTROYED)
 
 
-def ensure_domain(session: Session, trust_domain: str, now: dt.datetime) -> None:
+def ensure_domain(session: Session, trust_domain: str, now: dt.datetime) -> Domain:
     """Create the first rows of an empty database; refuse one of another trust domain."""
-    known = session.scalars(sa.select(Domain)).one_or_none()
+    known = find_domain(session)
     if known is None:
-        session.add(Domain(trust_domain=trust_domain, bundle_version=0, bundle_time=now))
+        known = Domain(trust_domain=trust_domain, bundle_version=0, bundle_time=now)
+        session.add(known)
         session.add_all(Counter(name=name, value=0) for name in (counters.DENIALS, counters.AUDIT))
         session.flush()
     elif known.trust_domain != trust_domain:
@@ -41,6 +42,7 @@ def ensure_domain(session: Session, trust_domain: str, now: dt.datetime) -> None
             f"{trust_domain}; set trust_domain = {known.trust_domain!r}",
             reason="OTHER_TRUST_DOMAIN",
         )
+    return known
 
 
 def list_all(session: Session) -> Sequence[Authority]:
@@ -103,9 +105,14 @@ def new_bundle(session: Session, now: dt.datetime) -> int:
     return bundle_version(session)
 
 
+def find_domain(session: Session) -> Domain | None:
+    """None in a database that is still empty."""
+    return session.scalars(sa.select(Domain)).one_or_none()
+
+
 def domain(session: Session) -> Domain:
     """Raises NotFoundError before `trove-pki init`."""
-    found = session.scalars(sa.select(Domain)).one_or_none()
+    found = find_domain(session)
     if found is None or found.bundle_version == 0:
         raise NotFoundError("there is no PKI in this database yet; run `trove-pki init`")
     return found

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from pki.models import Certificate
+from pki.models import Certificate, Denial
+from pki.store import denials
 
 PENDING = "PENDING"
 CURRENT = "CURRENT"
@@ -77,6 +78,46 @@ def latest_expiry(session: Session, instance_id: str) -> dt.datetime | None:
             Certificate.instance_id == instance_id
         )
     ).scalar_one()
+
+
+def latest_issue(session: Session, instance_id: str | None, kind: str) -> dt.datetime | None:
+    """When the instance got its newest certificate of this kind."""
+    return session.execute(
+        sa.select(sa.func.max(Certificate.issue_time)).where(
+            Certificate.instance_id == instance_id, Certificate.kind == kind
+        )
+    ).scalar_one()
+
+
+def live_named(session: Session, pattern: str, now: dt.datetime) -> Sequence[Certificate]:
+    """Live certificates that have not expired, by an SQL pattern of their names."""
+    return session.scalars(
+        sa.select(Certificate).where(
+            Certificate.name.like(pattern),
+            Certificate.state.in_(LIVE),
+            Certificate.expire_time > now,
+        )
+    ).all()
+
+
+def revoked(
+    session: Session, kind: str, generation: int, now: dt.datetime
+) -> Sequence[tuple[str, dt.datetime | None]]:
+    """(serial, since when) of what is refused although it has not expired, oldest first."""
+    rows = session.execute(
+        sa.select(Certificate.serial, Denial.effective_time)
+        .outerjoin(
+            Denial, sa.and_(Denial.kind == denials.SERIAL, Denial.value == Certificate.serial)
+        )
+        .where(
+            Certificate.kind == kind,
+            Certificate.generation == generation,
+            Certificate.expire_time > now,
+            Certificate.state.in_((DENIED, SUPERSEDED)),
+        )
+        .order_by(Certificate.number)
+    )
+    return [(row.serial, row.effective_time) for row in rows]
 
 
 def mark_denied(session: Session, *conditions: sa.ColumnElement[bool]) -> None:

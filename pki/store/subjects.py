@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -27,6 +27,15 @@ def find_locked(session: Session, instance_id: str) -> Subject | None:
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one_or_none()
+
+
+def of_ids(session: Session, instance_ids: Collection[str]) -> Sequence[Subject]:
+    """Those of these instances that are known, by id."""
+    return session.scalars(
+        sa.select(Subject)
+        .where(Subject.instance_id.in_(instance_ids))
+        .order_by(Subject.instance_id)
+    ).all()
 
 
 def lock_active(session: Session, instance_id: str) -> Subject:
