@@ -245,10 +245,10 @@ MUTATIONS = (
     ),
     removed(
         "a denied certificate may not recover",
-        _RECOVERY,
-        "if row.state == certificates.DENIED:",
+        "pki/issuer/ledger.py",
+        "if certificate is not None and certificate.state == certificates.DENIED:",
         RECOVERY,
-        new="if not row.state:",
+        new="if certificate is not None and not certificate.state:",
     ),
     removed(
         "a good certificate need not recover",
