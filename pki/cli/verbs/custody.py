@@ -45,8 +45,8 @@ def register(verbs: Verbs) -> None:
 
 def fetch_status(config: Path) -> list[Row]:
     """Each custody the settings describe; what is wrong is in its row."""
-    from pki.cli import settings  # noqa: PLC0415  the CA's side, here alone
-    from pki.issuer import custody  # noqa: PLC0415
+    from pki.cli import settings
+    from pki.issuer import custody
 
     return list(custody.status(settings.load(config)))
 
@@ -59,8 +59,8 @@ def _status(invocation: Invocation) -> Exit:
 
 
 def _verify(invocation: Invocation) -> Exit:
-    from pki.cli import settings  # noqa: PLC0415
-    from pki.issuer import custody  # noqa: PLC0415
+    from pki.cli import settings
+    from pki.issuer import custody
 
     options = invocation.options
     rows = custody.verify(settings.load(options.config), of=options.of)
@@ -69,8 +69,8 @@ def _verify(invocation: Invocation) -> Exit:
 
 
 def _migrate(invocation: Invocation) -> Exit:
-    from pki.cli import settings  # noqa: PLC0415
-    from pki.issuer import custody  # noqa: PLC0415
+    from pki.cli import settings
+    from pki.issuer import custody
 
     options = invocation.options
     plan = Plan(
@@ -88,8 +88,8 @@ def _migrate(invocation: Invocation) -> Exit:
 
 
 def _clear(invocation: Invocation) -> Exit:
-    from pki.cli import settings  # noqa: PLC0415
-    from pki.issuer import custody  # noqa: PLC0415
+    from pki.cli import settings
+    from pki.issuer import custody
 
     options = invocation.options
     plan = Plan(

@@ -18,10 +18,10 @@ def register(verbs: Verbs) -> None:
 
 def _init(invocation: Invocation) -> Exit:
     # Only here: everything else speaks to the issuer and must not reach a CA key.
-    from pki.cli import settings  # noqa: PLC0415
-    from pki.issuer import bootstrap  # noqa: PLC0415
-    from pki.issuer.custody import open_custody  # noqa: PLC0415
-    from pki.store import Store  # noqa: PLC0415
+    from pki.cli import settings
+    from pki.issuer import bootstrap
+    from pki.issuer.custody import open_custody
+    from pki.store import Store
 
     loaded = settings.load(invocation.options.config)
     custody = open_custody(loaded)

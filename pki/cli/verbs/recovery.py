@@ -57,8 +57,8 @@ def register(verbs: Verbs) -> None:
 
 
 def _create(invocation: Invocation) -> Exit:
-    from pki import disaster  # noqa: PLC0415  the CA's side, here alone
-    from pki.cli import settings  # noqa: PLC0415
+    from pki import disaster
+    from pki.cli import settings
 
     options = invocation.options
     if options.file.exists():
@@ -70,16 +70,16 @@ def _create(invocation: Invocation) -> Exit:
 
 
 def _verify(invocation: Invocation) -> Exit:
-    from pki import disaster  # noqa: PLC0415
-    from pki.cli import settings  # noqa: PLC0415
+    from pki import disaster
+    from pki.cli import settings
 
     options = invocation.options
     return _show(invocation, disaster.backup_verify(settings.load(options.config), options.file))
 
 
 def _restore(invocation: Invocation) -> Exit:
-    from pki import disaster  # noqa: PLC0415
-    from pki.cli import settings  # noqa: PLC0415
+    from pki import disaster
+    from pki.cli import settings
 
     options = invocation.options
     loaded = settings.load(options.config)
@@ -100,8 +100,8 @@ def _restore(invocation: Invocation) -> Exit:
 
 
 def _rebuild(invocation: Invocation) -> Exit:
-    from pki import disaster  # noqa: PLC0415
-    from pki.cli import settings  # noqa: PLC0415
+    from pki import disaster
+    from pki.cli import settings
 
     options = invocation.options
     loaded = settings.load(options.config)
