@@ -209,11 +209,11 @@ async def start_issuer(private_directory: Path, database_url: str) -> AsyncItera
             config = make_config(private_directory, **{"database_url": database_url, **changes})
             custody = FileCustody(config.custody_directory, config.passphrase_file)
             custody.prepare()
-            store = Store(config.database_url)
-            store.migrate()
-            now = dt.datetime.now(dt.UTC)
-            store.run_now(lambda s: bootstrap.initialise(s, custody, config, now))
-            store.close()
+            with contextlib.closing(Store(config.database_url)) as store:
+                store.migrate()
+                now = dt.datetime.now(dt.UTC)
+                # May refuse: a test of a lost database wants just that.
+                store.run_now(lambda s: bootstrap.initialise(s, custody, config, now))
             stop = asyncio.Event()
             ports: asyncio.Queue[int] = asyncio.Queue()
             task = asyncio.create_task(process.serve(config, stop, ports.put_nowait))
