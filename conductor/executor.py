@@ -203,7 +203,7 @@ def _sqlite_engine(url: URL, threads: int, *, read_only: bool) -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
+        databases.enter_wal(connection, _BUSY_TIMEOUT.total_seconds())
         connection.execute("PRAGMA synchronous=FULL")  # an acknowledged update survives power loss
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA secure_delete=ON")  # sealed secrets leave no bytes behind

@@ -59,7 +59,7 @@ class FlowDatabase:
         with contextlib.closing(
             sqlite3.connect(self._path, timeout=_SQLITE_WAIT_SECONDS)
         ) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+            databases.enter_wal(connection, _SQLITE_WAIT_SECONDS)
         self._path.chmod(0o600)
 
     def engine_arguments(self) -> dict[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import stat
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ _COLLATION = "utf8mb4_nopad_bin"
 # a record that was changed since it was read.
 _REPEATED_SQLSTATES = frozenset({"40001", "40P01"})
 _REPEATED_CODES = frozenset({1205, 1213, 1020})
+_WAL_PAUSE = 0.02
 _OTHERS_BITS = stat.S_IRWXG | stat.S_IRWXO
 
 # A server that vanished without a word must not hold a thread for TCP's two hours. Seconds, but
@@ -124,6 +127,25 @@ def is_deadlock(error: object) -> bool:
         return True
     arguments: list[object] = list(getattr(error, "args", ()))
     return bool(arguments) and arguments[0] in _REPEATED_CODES
+
+
+def enter_wal(connection: sqlite3.Connection, patience: float) -> None:
+    """Turn SQLite's database to write-ahead logging, which it remembers from then on.
+
+    Of several that open a new one at once, SQLite refuses all but one whatever their busy timeout:
+    to wait with a read lock in hand would be a deadlock. So it is asked again, up to `patience`
+    seconds. Raises sqlite3.OperationalError after that, and at once for what does not pass.
+    """
+    ends = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+        else:
+            return
+        time.sleep(_WAL_PAUSE)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,3 +87,30 @@ def test_deadlocks_are_told_from_other_errors() -> None:
     assert databases.is_deadlock(ValueError(1213, "Deadlock found"))
     assert not databases.is_deadlock(ValueError(2013, "Lost connection"))
     assert not databases.is_deadlock(ValueError())
+
+
+def test_many_that_open_a_new_database_at_once_all_get_write_ahead_logging(tmp_path: Path) -> None:
+    at_once = 8
+
+    def open_one(path: Path, barrier: threading.Barrier) -> str:
+        with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection:
+            barrier.wait()
+            databases.enter_wal(connection, 5)
+            return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for number in range(40):
+            barrier = threading.Barrier(at_once)
+            path = tmp_path / f"{number}.db"
+            assert set(pool.map(open_one, [path] * at_once, [barrier] * at_once)) == {"wal"}
+
+
+def test_database_that_stays_locked_is_said_after_the_patience(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as owner:
+        owner.execute("BEGIN EXCLUSIVE")
+        with (
+            contextlib.closing(sqlite3.connect(path, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            databases.enter_wal(other, 0)
