@@ -25,6 +25,8 @@ class FakeConductor(rpc.ReportServiceServicer):
         self.lease_seconds = 15
         self.leases: list[pb2.RenewGatewayLeaseRequest] = []
         self.opened: list[pb2.OpenSessionRequest] = []
+        self.lets_open = asyncio.Event()  # cleared: sessions are granted only when it is set
+        self.lets_open.set()
         self.closed: list[pb2.CloseSessionRequest] = []
         self.batches: list[pb2.ReportRequest] = []
         self.committed: list[str] = []
@@ -70,6 +72,7 @@ class FakeConductor(rpc.ReportServiceServicer):
         if tenant != request.tenant_id:
             raise errors.PermissionDeniedError("another tenant's", reason="TENANT_MISMATCH")
         self.opened.append(request)
+        await self.lets_open.wait()
         self._epoch += 1
         response = pb2.OpenSessionResponse(session_epoch=self._epoch)
         response.heartbeat_interval.FromSeconds(10)

@@ -133,6 +133,20 @@ async def test_denial_ends_a_live_stream_and_the_guest_hears_why(world):
     assert await refusal(again.open()) == (UNAUTHENTICATED, "CERTIFICATE_DENIED")
 
 
+async def test_denial_that_comes_while_the_conductor_is_asked_refuses_the_stream(world):
+    await world.start()
+    instance_id, identity = world.guest_identity()
+    world.conductor.lets_open.clear()
+    opening = asyncio.create_task(refusal(world.stream(identity).open()))
+    await until(lambda: world.conductor.opened)
+    world.issuer.deny(issuer_pb2.DENIAL_KIND_INSTANCE, instance_id)
+    polls = world.issuer.polls
+    await until(lambda: world.issuer.polls > polls + 2)
+    world.conductor.lets_open.set()
+    assert await opening == (UNAUTHENTICATED, "CERTIFICATE_DENIED")
+    await until(lambda: [c.reason for c in world.conductor.closed] == ["CERTIFICATE_DENIED"])
+
+
 async def test_denial_acts_on_a_live_stream_from_its_effective_time(world):
     await world.start()
     _, guest = await world.guest()

@@ -109,6 +109,18 @@ def test_denied_guest_may_not_renew(desk: Desk, kind: str) -> None:
     assert refused.value.reason == "CERTIFICATE_DENIED"
 
 
+@pytest.mark.parametrize("kind", ["SERIAL", "KEY"])
+def test_denial_refuses_a_leaf_that_no_record_says_is_ended(desk: Desk, kind: str) -> None:
+    """As one that was written before the leaf was recorded here: after a restore, an adoption."""
+    _, certificate = desk.enrolled()
+    value = {"SERIAL": certificate.serial, "KEY": certificate.key_hash}[kind]
+    desk.store.run_now(
+        lambda s: denials.write(s, kind=kind, value=value, reason="stolen", now=desk.now)
+    )
+    with pytest.raises(UnauthenticatedError, match="is denied: stolen"):
+        desk.renew(certificate)
+
+
 def test_denials_are_numbered_without_loss_when_written_at_once(desk: Desk) -> None:
     """A poller reads "after N" all the while: it must end up with every one."""
     values = [f"{number:x}" for number in range(40)]

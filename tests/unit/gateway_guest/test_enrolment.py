@@ -44,10 +44,21 @@ class FreshFeed:
         return
 
 
-def service(issuer: SlowIssuer, *, at_once: int, line: int) -> EnrolmentService:
+class StaleFeed:
+    def require_fresh(self) -> None:
+        raise errors.UnavailableError("the list of denials is old", reason="DENIALS_STALE")
+
+
+def service(
+    issuer: SlowIssuer,
+    *,
+    at_once: int = 2,
+    line: int = 6,
+    feed: FreshFeed | StaleFeed | None = None,
+) -> EnrolmentService:
     return EnrolmentService(
         issuer,  # type: ignore[arg-type]
-        FreshFeed(),  # type: ignore[arg-type]
+        feed or FreshFeed(),  # type: ignore[arg-type]
         at_once=at_once,
         line=line,
         failures_per_minute=10,
@@ -56,6 +67,21 @@ def service(issuer: SlowIssuer, *, at_once: int, line: int) -> EnrolmentService:
 
 
 REQUEST = pb2.GetNonceRequest(instance_id=str(uuid.uuid4()))
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("Enrol", pb2.EnrolRequest(instance_id=str(uuid.uuid4()))),
+        ("GetNonce", REQUEST),
+        ("Recover", pb2.RecoverRequest(instance_id=str(uuid.uuid4()))),
+    ],
+)
+async def test_while_denials_may_be_old_the_issuer_is_not_even_asked(method, request_):
+    enrolment = service(SlowIssuer(), feed=StaleFeed())
+    with pytest.raises(errors.UnavailableError) as caught:
+        await getattr(enrolment, method)(request_, Peer("192.0.2.1"))
+    assert caught.value.reason == "DENIALS_STALE"
 
 
 async def test_one_address_waits_for_itself_while_another_passes():
