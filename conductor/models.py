@@ -335,3 +335,48 @@ class Backup(Base):
     checksum: Mapped[str] = mapped_column(String(128), default="")
     reason: Mapped[str] = mapped_column(String(1024), default="")
     delete_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+
+
+class Module(Base):
+    """A piece of configuration that a tenant keeps and gives to instances."""
+
+    __tablename__ = "modules"
+    # `scope` spells what makes a name unique where columns may be NULL, which are never equal.
+    __table_args__ = (UniqueConstraint("scope", "type", "name"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    scope: Mapped[str] = mapped_column(Name)
+    type: Mapped[str] = mapped_column(State)
+    name: Mapped[str] = mapped_column(Name)
+    sealed_contents: Mapped[bytes] = mapped_column(Sealed)
+    md5: Mapped[str] = mapped_column(String(32))
+    create_time: Mapped[dt.datetime]
+    update_time: Mapped[dt.datetime]
+    tenant_id: Mapped[str | None] = mapped_column(TenantId, index=True)
+    datastore_id: Mapped[str | None] = mapped_column(Id, ForeignKey("datastores.id"))
+    datastore_version_id: Mapped[str | None] = mapped_column(
+        Id, ForeignKey("datastore_versions.id")
+    )
+    description: Mapped[str | None] = mapped_column(Text)
+    auto_apply: Mapped[bool]
+    is_visible: Mapped[bool]
+    live_update: Mapped[bool]
+    priority_apply: Mapped[bool]
+    apply_order: Mapped[int]
+    is_admin: Mapped[bool]
+    row_version: Mapped[int] = mapped_column(init=False)
+
+    __mapper_args__ = {"version_id_col": row_version}  # noqa: RUF012  as declared by SQLAlchemy
+
+
+class InstanceModule(Base):
+    """That an instance has a module, and which contents of it."""
+
+    __tablename__ = "instance_modules"
+
+    instance_id: Mapped[str] = mapped_column(Id, ForeignKey("instances.id"), primary_key=True)
+    module_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("modules.id"), primary_key=True, index=True
+    )
+    md5: Mapped[str] = mapped_column(String(32))
+    apply_time: Mapped[dt.datetime]

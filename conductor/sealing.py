@@ -1,7 +1,7 @@
-"""AES-GCM sealing of operation secrets, with a key that is never in the database.
+"""AES-GCM sealing of what a record keeps secret, with a key that is never in the database.
 
-The operation's id is authenticated with the text, so a sealed row copied to another operation
-does not open.
+The record's id is authenticated with the text, so sealed bytes copied to another record do not
+open.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ class Sealer:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def seal(self, plaintext: bytes, *, operation_id: str) -> bytes:
+    def seal(self, plaintext: bytes, *, record_id: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher.encrypt(nonce, plaintext, operation_id.encode())
+        return nonce + self._cipher.encrypt(nonce, plaintext, record_id.encode())
 
-    def open(self, sealed: bytes, *, operation_id: str) -> bytes:
+    def open(self, sealed: bytes, *, record_id: str) -> bytes:
         """Raise UnavailableError, reason SEALED_BY_ANOTHER_KEY, if it was not sealed by us."""
         nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            return self._cipher.decrypt(nonce, text, operation_id.encode())
+            return self._cipher.decrypt(nonce, text, record_id.encode())
         except (InvalidTag, ValueError) as error:  # ValueError: cut short
             raise UnavailableError(
-                f"the secrets of operation {operation_id} were sealed with another key; "
+                f"the secrets of {record_id} were sealed with another key; "
                 "restore the conductor's sealing_key_file",
                 reason="SEALED_BY_ANOTHER_KEY",
-                subject=operation_id,
+                subject=record_id,
             ) from error
 
 

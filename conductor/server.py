@@ -17,6 +17,7 @@ from conductor.presence import PresenceTable
 from conductor.sealing import Sealer, load_sealer
 from conductor.services.datastores import DatastoreService
 from conductor.services.instances import InstanceService
+from conductor.services.modules import ModuleService
 from conductor.services.operations import OperationService
 from conductor.services.reports import ReportService
 from conductor.store import datastores, reports
@@ -30,6 +31,7 @@ from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
     datastore_service_pb2_grpc,
     instance_service_pb2_grpc,
+    module_service_pb2_grpc,
     operation_service_pb2_grpc,
     report_service_pb2_grpc,
 )
@@ -45,6 +47,7 @@ Clock = Callable[[], dt.datetime]
 SERVICES = (
     "trove.conductor.v1.InstanceService",
     "trove.conductor.v1.DatastoreService",
+    "trove.conductor.v1.ModuleService",
     "trove.conductor.v1.OperationService",
     "trove.conductor.v1.ReportService",
 )
@@ -117,6 +120,9 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
     )
     datastore_service_pb2_grpc.add_DatastoreServiceServicer_to_server(
         DatastoreService(database=database, default_datastore=config.default_datastore), server
+    )
+    module_service_pb2_grpc.add_ModuleServiceServicer_to_server(
+        ModuleService(database=database, sealer=sealer, now=now), server
     )
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
         OperationService(

@@ -45,6 +45,11 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_CONDUCTOR}.DatastoreService/ListDatastores": _READERS,
     f"{_CONDUCTOR}.DatastoreService/GetDatastore": _READERS,
     f"{_CONDUCTOR}.DatastoreService/GetDatastoreVersion": _READERS,
+    f"{_CONDUCTOR}.ModuleService/CreateModule": _API,
+    f"{_CONDUCTOR}.ModuleService/GetModule": _READERS,
+    f"{_CONDUCTOR}.ModuleService/ListModules": _READERS,
+    f"{_CONDUCTOR}.ModuleService/UpdateModule": _API,
+    f"{_CONDUCTOR}.ModuleService/DeleteModule": _API,
     f"{_CONDUCTOR}.OperationService/ListOpenOperations": frozenset(
         {Role.TASKMANAGER, Role.OPERATOR}
     ),

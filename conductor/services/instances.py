@@ -192,7 +192,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         if not request.users:
             return b""
         secrets = operation_service_pb2.GetOperationSecretsResponse(users=request.users)
-        return self._sealer.seal(secrets.SerializeToString(), operation_id=operation_id)
+        return self._sealer.seal(secrets.SerializeToString(), record_id=operation_id)
 
 
 def _new_instance(request: pb2.CreateInstanceRequest) -> NewInstance:

@@ -94,7 +94,7 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
         if not sealed:
             return pb2.GetOperationSecretsResponse()
         return pb2.GetOperationSecretsResponse.FromString(
-            self._sealer.open(sealed, operation_id=request.operation_id)
+            self._sealer.open(sealed, record_id=request.operation_id)
         )
 
     async def RecordStep(

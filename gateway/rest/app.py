@@ -15,6 +15,7 @@ from gateway.rest.router import Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
 from gateway.rest.routes.catalog import Catalog
 from gateway.rest.routes.instances import Instances
+from gateway.rest.routes.modules import ModuleRoutes
 from gateway.rest.routes.operations import Operations
 from gateway.rest.routes.versions import Versions
 from trove_grpc import context, errors
@@ -36,6 +37,7 @@ def build_app(
         Instances(control_plane),
         Operations(control_plane),
         Catalog(control_plane),
+        ModuleRoutes(control_plane.modules),
         Absent(control_plane),
     )
     for group in groups:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.rest.ports.modules import Modules
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
 
@@ -13,8 +14,11 @@ class ControlPlane(Protocol):
     """One method per REST request. All raise `trove_grpc.errors`.
 
     NotFoundError covers another tenant's things too. Reasons that REST treats specially stand
-    in `problems`.
+    in `problems`. What a group of routes needs alone is a port of its own.
     """
+
+    @property
+    def modules(self) -> Modules: ...
 
     async def create_instance(
         self, request: instance_service_pb2.CreateInstanceRequest

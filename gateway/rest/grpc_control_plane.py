@@ -7,13 +7,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
+from gateway.rest.peers import call_peer
+from gateway.rest.ports.modules import GrpcModules, Modules
 from trove_grpc.client import PeerChannel, call
-from trove_grpc.errors import (
-    PermissionDeniedError,
-    TroveError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
     datastore_service_pb2,
     datastore_service_pb2_grpc,
@@ -28,9 +25,6 @@ from trove_grpc.gen.taskmanager.v1 import (
 
 log = logging.getLogger(__name__)
 
-# A call's own limit, seconds; the request's deadline may be nearer.
-_CALL_SECONDS = 5.0
-
 
 class GrpcControlPlane:
     """Calls the conductor and the task manager. Every call but `wake` is idempotent: retried."""
@@ -38,6 +32,7 @@ class GrpcControlPlane:
     def __init__(
         self, *, conductor: PeerChannel, taskmanager: PeerChannel, wake_timeout: dt.timedelta
     ) -> None:
+        self.modules: Modules = GrpcModules(conductor)
         self._conductor = conductor
         self._taskmanager = taskmanager
         self._wake_timeout = wake_timeout
@@ -45,14 +40,14 @@ class GrpcControlPlane:
     async def create_instance(
         self, request: instance_service_pb2.CreateInstanceRequest
     ) -> instance_service_pb2.CreateInstanceResponse:
-        response = await _call(self._instances().CreateInstance, request)
+        response = await call_peer(self._instances().CreateInstance, request)
         return cast(instance_service_pb2.CreateInstanceResponse, response)
 
     async def get_instance(self, tenant_id: str, instance_id: str) -> resources_pb2.InstanceView:
         request = instance_service_pb2.GetInstanceViewRequest(
             tenant_id=tenant_id, instance_id=instance_id
         )
-        response = await _call(self._instances().GetInstanceView, request)
+        response = await call_peer(self._instances().GetInstanceView, request)
         return cast(resources_pb2.InstanceView, response.instance)
 
     async def list_instances(
@@ -61,27 +56,27 @@ class GrpcControlPlane:
         request = instance_service_pb2.ListInstanceViewsRequest(
             tenant_id=tenant_id, page_size=page_size, page_token=page_token
         )
-        response = await _call(self._instances().ListInstanceViews, request)
+        response = await call_peer(self._instances().ListInstanceViews, request)
         return cast(instance_service_pb2.ListInstanceViewsResponse, response)
 
     async def rename_instance(self, tenant_id: str, instance_id: str, name: str) -> None:
         request = instance_service_pb2.UpdateInstanceRequest(
             tenant_id=tenant_id, instance_id=instance_id, name=name
         )
-        await _call(self._instances().UpdateInstance, request)
+        await call_peer(self._instances().UpdateInstance, request)
 
     async def delete_instance(self, tenant_id: str, instance_id: str, request_id: str) -> str:
         request = instance_service_pb2.DeleteInstanceRequest(
             tenant_id=tenant_id, instance_id=instance_id, request_id=request_id
         )
-        response = await _call(self._instances().DeleteInstance, request)
+        response = await call_peer(self._instances().DeleteInstance, request)
         return cast(str, response.operation_id)
 
     async def get_operation(self, tenant_id: str, operation_id: str) -> resources_pb2.Operation:
         request = instance_service_pb2.GetOperationRequest(
             tenant_id=tenant_id, operation_id=operation_id
         )
-        response = await _call(self._instances().GetOperation, request)
+        response = await call_peer(self._instances().GetOperation, request)
         return cast(resources_pb2.Operation, response.operation)
 
     async def list_operations(
@@ -93,22 +88,22 @@ class GrpcControlPlane:
             page_size=page_size,
             page_token=page_token,
         )
-        response = await _call(self._instances().ListOperations, request)
+        response = await call_peer(self._instances().ListOperations, request)
         return cast(instance_service_pb2.ListOperationsResponse, response)
 
     async def get_quota(self, tenant_id: str) -> Sequence[instance_service_pb2.QuotaResource]:
         request = instance_service_pb2.GetQuotaRequest(tenant_id=tenant_id)
-        response = await _call(self._instances().GetQuota, request)
+        response = await call_peer(self._instances().GetQuota, request)
         return cast(Sequence[instance_service_pb2.QuotaResource], response.resources)
 
     async def list_datastores(self) -> Sequence[resources_pb2.Datastore]:
         request = datastore_service_pb2.ListDatastoresRequest()
-        response = await _call(self._datastores().ListDatastores, request)
+        response = await call_peer(self._datastores().ListDatastores, request)
         return cast(Sequence[resources_pb2.Datastore], response.datastores)
 
     async def get_datastore(self, datastore: str) -> resources_pb2.Datastore:
         request = datastore_service_pb2.GetDatastoreRequest(datastore=datastore)
-        response = await _call(self._datastores().GetDatastore, request)
+        response = await call_peer(self._datastores().GetDatastore, request)
         return cast(resources_pb2.Datastore, response.datastore)
 
     async def get_datastore_version(
@@ -117,12 +112,12 @@ class GrpcControlPlane:
         request = datastore_service_pb2.GetDatastoreVersionRequest(
             datastore=datastore, version=version
         )
-        response = await _call(self._datastores().GetDatastoreVersion, request)
+        response = await call_peer(self._datastores().GetDatastoreVersion, request)
         return cast(resources_pb2.DatastoreVersion, response.version)
 
     async def list_flavors(self) -> Sequence[task_manager_service_pb2.Flavor]:
         stub = self._taskmanager.stub(task_manager_service_pb2_grpc.TaskManagerServiceStub)
-        response = await _call(stub.ListFlavors, task_manager_service_pb2.ListFlavorsRequest())
+        response = await call_peer(stub.ListFlavors, task_manager_service_pb2.ListFlavorsRequest())
         return cast(Sequence[task_manager_service_pb2.Flavor], response.flavors)
 
     async def wake(self, operation_id: str) -> None:
@@ -147,14 +142,3 @@ class GrpcControlPlane:
 
     def _datastores(self) -> Any:
         return self._conductor.stub(datastore_service_pb2_grpc.DatastoreServiceStub)
-
-
-async def _call(method: Any, request: Any) -> Any:
-    try:
-        return await call(method, request, timeout=_CALL_SECONDS, retry=True)
-    except (UnauthenticatedError, PermissionDeniedError) as error:
-        # It is this process that was refused: 401 or 403 would blame the client for it.
-        log.exception("the control plane refused this process")
-        raise UnavailableError(
-            "The control plane refused this API process; an operator must look at its certificate."
-        ) from error

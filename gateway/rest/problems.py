@@ -16,6 +16,7 @@ from trove_grpc import context, errors
 _BY_REASON = {
     "DATASTORE_VERSION_NOT_FOUND": 400,
     "DATASTORE_VERSION_INACTIVE": 400,
+    "MODULE_EXISTS": 400,
     "NOT_ADMIN": 401,  # Trove's mgmt routes; everything else that is forbidden is 403
     "BODY_TIMEOUT": 408,
     "BODY_TOO_LARGE": 413,

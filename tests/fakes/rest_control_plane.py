@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tests.fakes.rest_modules import FakeModules
 from trove_grpc.errors import (
     ConflictError,
     InvalidRequestError,
@@ -51,6 +52,7 @@ class FakeControlPlane:
             )
             for number in (1, 2, 3)
         ]
+        self.modules = FakeModules()
         self.limits = {"instances": 55, "ram": -1, "backups": 50, "volumes": 40}
         self.instances: dict[str, resources_pb2.InstanceView] = {}
         self.operations: dict[str, resources_pb2.Operation] = {}

@@ -26,7 +26,6 @@ _ALL = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _KINDS: tuple[tuple[str, str, Callable[[str], NotFoundError]], ...] = (
     ("/backups", "backups", not_found),
     ("/configurations", "configurations", configuration_not_found),
-    ("/modules", "modules", lambda name: NotFoundError(f"Module {name} cannot be found.")),
 )
 _ACTIONS = (
     "restart",
@@ -51,6 +50,8 @@ class Absent:
             ("GET", "/backup_strategies", _empty("backup_strategies")),
             ("POST", "/backup_strategies", _unsupported("Backup strategies")),
             ("DELETE", "/backup_strategies", _unsupported("Backup strategies")),
+            ("GET", "/modules/{id}/instances", _unsupported("Instances' modules")),
+            ("PUT", "/modules/{id}/instances", _unsupported("Instances' modules")),
             ("GET", "/clusters", _empty("clusters")),
             ("POST", "/clusters", _unsupported("Clusters")),
             *(

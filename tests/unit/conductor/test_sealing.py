@@ -13,34 +13,34 @@ from trove_grpc.errors import UnavailableError
 
 def test_secret_opens_for_its_own_operation() -> None:
     sealer = Sealer(os.urandom(32))
-    sealed = sealer.seal(b"canary", operation_id="one")
+    sealed = sealer.seal(b"canary", record_id="one")
     assert b"canary" not in sealed
-    assert sealer.open(sealed, operation_id="one") == b"canary"
+    assert sealer.open(sealed, record_id="one") == b"canary"
 
 
 def test_sealing_twice_gives_different_bytes() -> None:
     sealer = Sealer(os.urandom(32))
-    assert sealer.seal(b"a", operation_id="one") != sealer.seal(b"a", operation_id="one")
+    assert sealer.seal(b"a", record_id="one") != sealer.seal(b"a", record_id="one")
 
 
 def test_secret_moved_to_another_operation_does_not_open() -> None:
     sealer = Sealer(os.urandom(32))
-    sealed = sealer.seal(b"canary", operation_id="one")
+    sealed = sealer.seal(b"canary", record_id="one")
     with pytest.raises(UnavailableError, match="sealed with another key"):
-        sealer.open(sealed, operation_id="two")
+        sealer.open(sealed, record_id="two")
 
 
 @pytest.mark.parametrize("sealed", [b"", b"short", b"x" * 64])
 def test_damaged_secret_does_not_open(sealed: bytes) -> None:
     with pytest.raises(UnavailableError):
-        Sealer(os.urandom(32)).open(sealed, operation_id="one")
+        Sealer(os.urandom(32)).open(sealed, record_id="one")
 
 
 def test_key_is_made_private_once_and_then_kept(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "sealing.key"
-    sealed = load_sealer(path).seal(b"canary", operation_id="one")
+    sealed = load_sealer(path).seal(b"canary", record_id="one")
     assert path.stat().st_mode & 0o777 == 0o600
-    assert load_sealer(path).open(sealed, operation_id="one") == b"canary"
+    assert load_sealer(path).open(sealed, record_id="one") == b"canary"
 
 
 def test_key_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What groups of routes ask of the rest of the system, each with its gRPC implementation."""
