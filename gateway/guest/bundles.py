@@ -46,6 +46,12 @@ class Bundles:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Announce each newer version to every session until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._announce(stop), name="bundle-notices")
+            await stop.wait()
+            self._news.set()  # or it would go on waiting
+
+    async def _announce(self, stop: asyncio.Event) -> None:
         known = self._identity.bundle().version
         while not stop.is_set():
             await process.wait_or_timeout(self._news, self._interval)
