@@ -70,7 +70,8 @@ class AuthorityServicer(rpc.AuthorityServiceServicer):
             return pb.PlanRotationResponse(
                 steps=plan.steps,
                 rotation=self._rotation(session, plan.rotation, now),
-                offline=[rotation_answers.stranded(each) for each in plan.offline],
+                offline=[rotation_answers.stranded(each) for each in plan.offline.named],
+                offline_total=plan.offline.total,
                 obstacles=plan.obstacles,
             )
 
@@ -109,11 +110,12 @@ class AuthorityServicer(rpc.AuthorityServiceServicer):
             behind = (
                 progress.behind(session, rotation, self._config, now)
                 if rotation.phase in rows.OPEN
-                else ()
+                else progress.NOBODY
             )
             return pb.GetRotationResponse(
                 rotation=self._rotation(session, rotation, now),
-                behind=[rotation_answers.stranded(each) for each in behind],
+                behind=[rotation_answers.stranded(each) for each in behind.named],
+                behind_total=behind.total,
             )
 
         return await self._store.run(work)
@@ -155,7 +157,8 @@ class AuthorityServicer(rpc.AuthorityServiceServicer):
             )
             return pb.AdvanceRotationResponse(
                 rotation=self._rotation(session, rotation, now),
-                stranded=[rotation_answers.stranded(each) for each in left],
+                stranded=[rotation_answers.stranded(each) for each in left.named],
+                stranded_total=left.total,
             )
 
         return await self._change(work)
@@ -208,7 +211,8 @@ class AuthorityServicer(rpc.AuthorityServiceServicer):
             )
             return pb.TaintAuthorityResponse(
                 authority=_authority(session, row, now),
-                stranded=[rotation_answers.stranded(each) for each in left],
+                stranded=[rotation_answers.stranded(each) for each in left.named],
+                stranded_total=left.total,
             )
 
         return await self._change(work)

@@ -13,7 +13,7 @@ from pki import profiles
 from pki.authority import Authorities
 from pki.issuer import phases
 from pki.issuer.config import Config
-from pki.issuer.progress import Stranded, describe
+from pki.issuer.progress import NAMED, NOBODY, Left, describe
 from pki.models import Authority, Certificate, Rotation
 from pki.store import audit, authorities, certificates, denials, leaves, rotations, subjects
 from trove_grpc.errors import ConflictError, NotFoundError
@@ -49,7 +49,7 @@ def taint(
     without_successor: bool,
     actor: str,
     now: dt.datetime,
-) -> tuple[Authority, Sequence[Stranded]]:
+) -> tuple[Authority, Left]:
     """Refuse everything a generation signed, at once. Those who need a token now come back too.
 
     A root takes the intermediates along that it signed. Where the generation signs and a
@@ -59,7 +59,7 @@ def taint(
     rotations.lock_domain(session)
     row = find(session, kind, generation)
     if row.state == authorities.TAINTED:
-        return row, ()
+        return row, NOBODY
     doomed = [row, *_signed_by(session, row)]
     if row.state == authorities.ACTIVE:
         successor = _successor(session, kind)
@@ -79,9 +79,14 @@ def taint(
             affected |= set(leaves.instances(session, each.kind, which, now))
         _taint_one(session, each, reason, actor, now)
     authorities.new_bundle(session, now)
-    rows = subjects.of_ids(session, affected)
     why = f"its certificate is of the tainted {kind} g{generation}"
-    return row, [describe(session, each, config, why, now) for each in rows]
+    return row, Left(
+        total=len(affected),
+        named=[
+            describe(session, each, config, why, now)
+            for each in subjects.of_ids(session, sorted(affected)[:NAMED])
+        ],
+    )
 
 
 def _successor(session: Session, kind: str) -> Rotation | None:

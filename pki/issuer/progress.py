@@ -11,10 +11,12 @@ from sqlalchemy.orm import Session
 
 from pki.issuer.config import Config
 from pki.models import Certificate, Rotation, Subject
-from pki.store import authorities, certificates, leaves, rotations, services, subjects
+from pki.store import authorities, certificates, enrolled, leaves, rotations, services, subjects
 from pki.store.leaves import ENGINE, GUEST, OPERATOR, SERVICE, Condition
 
 _ROOT = "root"
+# About 300 bytes and two queries each.
+NAMED = 200
 # One alone may be switched off at the wrong moment.
 _FEWEST_CANARIES = 3
 
@@ -49,6 +51,20 @@ class Stranded:
         if self.is_recoverable:
             return f"trove-pki agents show {self.instance_id}"
         return f"trove-pki token create --instance {self.instance_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """Who is left behind: how many, and the first of them by id.
+
+    A fleet does not fit into one answer of gRPC, and nobody reads it at once.
+    """
+
+    total: int
+    named: Sequence[Stranded]
+
+
+NOBODY = Left(total=0, named=())
 
 
 def leaf_kinds(rotation: Rotation) -> list[str]:
@@ -117,61 +133,32 @@ def remaining_names(session: Session, rotation: Rotation, now: dt.datetime) -> l
 def measure(session: Session, rotation: Rotation, config: Config, now: dt.datetime) -> Progress:
     kinds = leaf_kinds(rotation)
     version = rotation.bundle_version
-    guests = _guests(rotation)
+    only = _only(rotation)
     seen = services.seen_since(session, now - config.service_liveness)
-    serials = [each.serial for each in seen]
-    renewed = 0
-    if SERVICE in kinds and serials:
-        renewed = session.execute(
-            sa.select(sa.func.count())
-            .select_from(Certificate)
-            .where(Certificate.serial.in_(serials), _which_new(rotation, SERVICE))
-        ).scalar_one()
     return Progress(
-        guests=_count(session, guests),
-        guests_online=_count(session, guests.where(Subject.is_online)),
+        guests=enrolled.count(session, only),
+        guests_online=enrolled.count(session, only, enrolled.is_online()),
         guests_acknowledged=0
         if version is None
-        else _count(
-            session, guests.where(Subject.is_online, Subject.held_bundle_version >= version)
-        ),
-        guests_reissued=leaves.reissued(
-            session, GUEST, _which_new(rotation, GUEST), _only(rotation)
-        )
+        else enrolled.count(session, only, enrolled.is_online(), enrolled.holds_bundle(version)),
+        guests_reissued=leaves.reissued(session, GUEST, _which_new(rotation, GUEST), only)
         if GUEST in kinds
         else 0,
         services=len(seen),
         services_acknowledged=0
         if version is None
         else sum(each.held_bundle_version >= version for each in seen),
-        services_reissued=renewed,
+        services_reissued=leaves.count_serials(
+            session, [each.serial for each in seen], _which_new(rotation, SERVICE)
+        )
+        if SERVICE in kinds
+        else 0,
         engines=leaves.count(session, ENGINE, sa.true(), now) if ENGINE in kinds else 0,
         engines_reissued=leaves.reissued(session, ENGINE, _which_new(rotation, ENGINE))
         if ENGINE in kinds
         else 0,
         old_leaves=old_leaves(session, rotation, now),
     )
-
-
-def _guests(rotation: Rotation) -> sa.Select[Subject]:
-    """Active instances that ever enrolled."""
-    query = sa.select(Subject).where(
-        Subject.state == subjects.ACTIVE,
-        sa.exists().where(
-            Certificate.instance_id == Subject.instance_id, Certificate.kind == GUEST
-        ),
-    )
-    if only := _only(rotation):
-        query = query.where(Subject.instance_id.in_(only))
-    return query
-
-
-def _count(session: Session, query: sa.Select[Subject]) -> int:
-    return session.execute(
-        sa.select(sa.func.count()).select_from(
-            query.with_only_columns(Subject.instance_id).subquery()
-        )
-    ).scalar_one()
 
 
 def are_bundles_held(progress: Progress, config: Config) -> bool:
@@ -184,13 +171,12 @@ def are_bundles_held(progress: Progress, config: Config) -> bool:
 
 def canaries(session: Session, rotation: Rotation, config: Config) -> Sequence[str]:
     """Who renews first: a share of the guests online; their ids are random, so is the choice."""
-    online = _guests(rotation).where(Subject.is_online)
     if GUEST not in leaf_kinds(rotation):
         return []
-    most = max(_FEWEST_CANARIES, int(_count(session, online) * config.rotation_canary_share))
-    return session.scalars(
-        online.with_only_columns(Subject.instance_id).order_by(Subject.instance_id).limit(most)
-    ).all()
+    only = _only(rotation)
+    online = enrolled.count(session, only, enrolled.is_online())
+    most = max(_FEWEST_CANARIES, int(online * config.rotation_canary_share))
+    return enrolled.ids(session, only, enrolled.is_online(), limit=most)
 
 
 def has_canary_renewed(session: Session, rotation: Rotation) -> bool:
@@ -200,63 +186,84 @@ def has_canary_renewed(session: Session, rotation: Rotation) -> bool:
     )
 
 
-def offline(
-    session: Session, rotation: Rotation, config: Config, now: dt.datetime
-) -> list[Stranded]:
+def offline(session: Session, rotation: Rotation, config: Config, now: dt.datetime) -> Left:
     """Guests that are not connected."""
-    rows = session.scalars(_guests(rotation).where(~Subject.is_online)).all()
-    return [describe(session, row, config, "it is offline", now) for row in rows]
+    return _guests(
+        session, rotation, config, now, which=enrolled.is_offline(), why="it is offline"
+    )
 
 
-def behind(
-    session: Session, rotation: Rotation, config: Config, now: dt.datetime
-) -> list[Stranded]:
+def behind(session: Session, rotation: Rotation, config: Config, now: dt.datetime) -> Left:
     """Who has not followed yet.
 
     Before the switch those without the bundle, after it those whose certificate is to be replaced.
     """
-    if rotation.phase in rotations.BEFORE_SWITCH:
-        if rotation.bundle_version is None:
-            return []
-        query = _guests(rotation).where(Subject.held_bundle_version < rotation.bundle_version)
-        return [
-            describe(
-                session,
-                row,
-                config,
-                f"it holds bundle {row.held_bundle_version}, not the new one",
-                now,
-            )
-            for row in session.scalars(query.order_by(Subject.instance_id))
-        ]
-    return stranded(session, rotation, config, now)
+    if rotation.phase not in rotations.BEFORE_SWITCH:
+        return stranded(session, rotation, config, now)
+    if rotation.bundle_version is None:
+        return NOBODY
+    lacking = enrolled.lacks_bundle(rotation.bundle_version)
+    why = "it does not hold the new bundle"
+    return _guests(session, rotation, config, now, which=lacking, why=why)
 
 
 def stranded(
-    session: Session, rotation: Rotation, config: Config, now: dt.datetime
-) -> list[Stranded]:
-    """Whom the end of the old generation would leave behind."""
+    session: Session,
+    rotation: Rotation,
+    config: Config,
+    now: dt.datetime,
+    *,
+    without: Collection[str] = (),
+) -> Left:
+    """Whom the end of the old generation would leave behind, but for those in `without`."""
+    reasons = _reasons(session, rotation, now)
+    left = sorted(reasons.keys() - set(without))
+    return Left(
+        total=len(left),
+        named=[
+            describe(session, row, config, " and ".join(reasons[row.instance_id]), now)
+            for row in subjects.of_ids(session, left[:NAMED])
+        ],
+    )
+
+
+def stranded_ids(session: Session, rotation: Rotation, now: dt.datetime) -> Collection[str]:
+    """Their ids, all of them."""
+    return _reasons(session, rotation, now).keys()
+
+
+def _reasons(session: Session, rotation: Rotation, now: dt.datetime) -> dict[str, list[str]]:
+    """Why each instance would be left behind."""
     reasons: dict[str, list[str]] = {}
     for kind in leaf_kinds(rotation):
         if kind in {GUEST, ENGINE}:
             what = "its certificate" if kind == GUEST else "its engine's certificate"
             for instance_id in leaves.instances(session, kind, which_old(rotation, kind), now):
                 reasons.setdefault(instance_id, []).append(f"{what} is of the old generation")
-    rows = {}
     if any(each["kind"] == _ROOT for each in rotation.authorities):
-        version = rotation.bundle_version or 0
-        query = _guests(rotation).where(Subject.held_bundle_version < version)
-        for row in session.scalars(query):
-            rows[row.instance_id] = row
-            reasons.setdefault(row.instance_id, []).append("it never took the new root's bundle")
-    missing = reasons.keys() - rows.keys()
-    if missing:
-        for row in session.scalars(sa.select(Subject).where(Subject.instance_id.in_(missing))):
-            rows[row.instance_id] = row
-    return [
-        describe(session, rows[instance_id], config, " and ".join(why), now)
-        for instance_id, why in sorted(reasons.items())
-    ]
+        lacking = enrolled.lacks_bundle(rotation.bundle_version or 0)
+        for instance_id in enrolled.ids(session, _only(rotation), lacking):
+            reasons.setdefault(instance_id, []).append("it never took the new root's bundle")
+    return reasons
+
+
+def _guests(
+    session: Session,
+    rotation: Rotation,
+    config: Config,
+    now: dt.datetime,
+    *,
+    which: Condition,
+    why: str,
+) -> Left:
+    only = _only(rotation)
+    return Left(
+        total=enrolled.count(session, only, which),
+        named=[
+            describe(session, row, config, why, now)
+            for row in enrolled.first(session, only, which, limit=NAMED)
+        ],
+    )
 
 
 def describe(

@@ -6,7 +6,8 @@ They write what is wanted: a new rotation, a consent, a pause. The rotator does 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -15,12 +16,14 @@ from sqlalchemy.orm import Session
 from pki import profiles
 from pki.issuer import phases, progress
 from pki.issuer.config import Config
-from pki.issuer.progress import Stranded
+from pki.issuer.progress import Left
 from pki.models import Authority, Rotation
 from pki.store import audit, authorities, news, rotations, subjects
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError
 
 _ROOTS = frozenset(profiles.KIND_NAMES[kind] for kind in profiles.CHILDREN)
+# Instances that a row of the audit names; the rotation's own record has all.
+_AUDITED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +76,7 @@ class Plan:
 
     rotation: Rotation  # not in the database
     steps: Sequence[str]
-    offline: Sequence[Stranded]
+    offline: Left
     obstacles: Sequence[str]
 
 
@@ -131,14 +134,14 @@ def advance(
     strand: Sequence[str],
     actor: str,
     now: dt.datetime,
-) -> tuple[Rotation, Sequence[Stranded]]:
-    """Consent to the step behind a gate. Not empty: refused, and who would be left behind.
+) -> tuple[Rotation, Left]:
+    """Consent to the step behind a gate. Not nobody: refused, and who would be left behind.
 
     Raises ConflictError when the rotation is not at that gate.
     """
     rotation = rotations.lock(session, rotation_id)
     if _has_reached(rotation, target):
-        return rotation, ()
+        return rotation, progress.NOBODY
     rotations.require_open(rotation)
     if rotation.is_paused:
         raise ConflictError(
@@ -150,13 +153,18 @@ def advance(
         _require_phase(rotation, (rotations.READY,), target)
     else:
         _require_phase(rotation, (rotations.REISSUING, rotations.DRAINED), target)
-        left = progress.stranded(session, rotation, config, now)
-        if unnamed := [each for each in left if each.instance_id not in strand]:
-            detail = ", ".join(each.instance_id for each in unnamed[:5])
+        left = progress.stranded(session, rotation, config, now, without=strand)
+        if left.total:
+            named = _first(each.instance_id for each in left.named)
             _audit(
-                session, rotation, "refuse-retirement", actor, now, reason=f"would strand {detail}"
+                session,
+                rotation,
+                "refuse-retirement",
+                actor,
+                now,
+                reason=f"would strand {left.total}: {named}",
             )
-            return rotation, unnamed
+            return rotation, left
         if names := progress.remaining_names(session, rotation, now):
             raise ConflictError(
                 f"{len(names)} services or operators hold certificates of the old generation: "
@@ -164,12 +172,18 @@ def advance(
                 reason="HOLDERS_LEFT",
                 subject=rotation_id,
             )
-        rotation.stranded_ids = sorted(each.instance_id for each in left)
+        rotation.stranded_ids = sorted(progress.stranded_ids(session, rotation, now))
     rotation.consented_phase = target
     session.flush()
-    named = f"; strands {', '.join(rotation.stranded_ids)}" if rotation.stranded_ids else ""
+    count = len(rotation.stranded_ids)
+    named = f"; strands {count}: {_first(rotation.stranded_ids)}" if count else ""
     _audit(session, rotation, "advance-rotation", actor, now, reason=f"to {target}{named}")
-    return rotation, ()
+    return rotation, progress.NOBODY
+
+
+def _first(instance_ids: Iterable[str]) -> str:
+    """As many as an audit row takes."""
+    return ", ".join(itertools.islice(instance_ids, _AUDITED))
 
 
 def set_paused(

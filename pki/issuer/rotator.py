@@ -366,8 +366,7 @@ class Rotator:
                     return False
                 if progress.old_leaves(session, held, now, without=held.stranded_ids):
                     return False  # signed while the switch was being committed
-                left = progress.stranded(session, held, self._config, now)
-                if any(each.instance_id not in held.stranded_ids for each in left):
+                if set(progress.stranded_ids(session, held, now)) - set(held.stranded_ids):
                     return False
             phases.retire(session, held, now)
             return True

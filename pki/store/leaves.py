@@ -44,6 +44,17 @@ def count(session: Session, kind: str, which: Condition, now: dt.datetime) -> in
     return session.execute(sa.select(sa.func.count()).select_from(query)).scalar_one()
 
 
+def count_serials(session: Session, serials: Collection[str], which: Condition) -> int:
+    """How many of these certificates are one of `which`."""
+    if not serials:
+        return 0
+    return session.execute(
+        sa.select(sa.func.count())
+        .select_from(Certificate)
+        .where(Certificate.serial.in_(serials), which)
+    ).scalar_one()
+
+
 def names(session: Session, kind: str, which: Condition, now: dt.datetime) -> Sequence[str]:
     """Names of their holders."""
     query = _in_use(kind, which, now).with_only_columns(Certificate.name).distinct()

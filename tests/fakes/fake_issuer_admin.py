@@ -64,6 +64,7 @@ class State:
         self.denials: dict[tuple[int, str], issuer_service_pb2.Denial] = {}
         self.rotations: dict[str, ca.Rotation] = {}
         self.stranded: list[ca.Stranded] = []
+        self.unnamed = 0  # stranded ones that the answer only counts
         self.obstacles: list[str] = []
         self.federations: dict[str, federation_service_pb2.Federation] = {}
         self.records: list[audit_service_pb2.AuditRecord] = []
@@ -73,6 +74,10 @@ class State:
         self.clock_error = dt.timedelta(0)
         self.start = now
         self.record("init", "create-authority", "guest-g1")
+
+    @property
+    def stranded_total(self) -> int:
+        return len(self.stranded) + self.unnamed
 
     def record(self, actor: str, action: str, subject: str) -> None:
         number = len(self.records) + 1
@@ -314,6 +319,7 @@ class Authorities(ca_rpc.AuthorityServiceServicer):
             steps=["create key", "sign with root g1", "switch"],
             rotation=self._new(request),
             offline=self.state.stranded,
+            offline_total=self.state.stranded_total,
             obstacles=self.state.obstacles,
         )
 
@@ -343,7 +349,11 @@ class Authorities(ca_rpc.AuthorityServiceServicer):
     async def GetRotation(self, request: Any, context: Any) -> Any:
         rotation = self.state.rotation(request.rotation_id)
         self._step(rotation)
-        return ca.GetRotationResponse(rotation=rotation, behind=self.state.stranded)
+        return ca.GetRotationResponse(
+            rotation=rotation,
+            behind=self.state.stranded,
+            behind_total=self.state.stranded_total,
+        )
 
     def _step(self, rotation: ca.Rotation) -> None:
         phase, progress = rotation.phase, rotation.progress
@@ -379,7 +389,9 @@ class Authorities(ca_rpc.AuthorityServiceServicer):
             if each.instance_id not in request.strand_instance_ids
         ]
         if request.target == ca.ROTATION_PHASE_RETIRED and left:
-            return ca.AdvanceRotationResponse(rotation=rotation, stranded=left)
+            return ca.AdvanceRotationResponse(
+                rotation=rotation, stranded=left, stranded_total=len(left)
+            )
         self.state.enter(rotation, request.target)
         return ca.AdvanceRotationResponse(rotation=rotation)
 
@@ -403,7 +415,9 @@ class Authorities(ca_rpc.AuthorityServiceServicer):
             if each.kind == request.kind:
                 each.state = trust_pb2.AUTHORITY_STATE_TAINTED
                 return ca.TaintAuthorityResponse(
-                    authority=self._authority(each), stranded=self.state.stranded
+                    authority=self._authority(each),
+                    stranded=self.state.stranded,
+                    stranded_total=self.state.stranded_total,
                 )
         raise errors.NotFoundError("there is no such authority")
 

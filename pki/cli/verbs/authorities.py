@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,21 @@ def _taint(invocation: Invocation) -> Exit:
     row = row_of(answer.authority)
     stranded = [stranded_row(each) for each in answer.stranded]
     after = [stranded_line(each, invocation.now) for each in stranded]
+    after += more(stranded, answer.stranded_total, "trove-pki agents list")
     if after:
-        after = [f"{len(after)} instances need a token now:", *(f"  {line}" for line in after)]
-    invocation.console.show([{**row, "stranded": stranded}], columns(invocation.now), after=after)
+        after = [
+            f"{answer.stranded_total} instances need a token now:",
+            *(f"  {line}" for line in after),
+        ]
+    shown = {**row, "stranded": stranded, "stranded_total": answer.stranded_total}
+    invocation.console.show([shown], columns(invocation.now), after=after)
     return Exit.PARTIAL if stranded else Exit.OK
+
+
+def more(named: Sequence[Row], total: int, how: str) -> list[str]:
+    """A line for those that an answer counts and does not name."""
+    unnamed = total - len(named)
+    return [f"... and {unnamed} more: {how}"] if unnamed > 0 else []
 
 
 def stranded_row(each: pb.Stranded) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from typing import Any
 from pki import profiles
 from pki.cli import rotation_views, times, waiting
 from pki.cli.connection import Issuer
-from pki.cli.console import Row
 from pki.cli.documents import enum_name, kind_name
 from pki.cli.exits import CommandError, Exit
 from pki.cli.grammar import Verbs
 from pki.cli.invocation import Invocation
 from pki.cli.plans import Plan, is_agreed
-from pki.cli.verbs.authorities import stranded_line, stranded_row
+from pki.cli.verbs.authorities import more, stranded_line, stranded_row
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import authority_service_pb2 as pb
 
@@ -202,11 +201,15 @@ def _title(rotation: pb.Rotation) -> str:
 
 
 def _offline_note(plan: pb.PlanRotationResponse) -> list[str]:
-    if not plan.offline:
+    if not plan.offline_total:
         return []
     lost = sum(not each.is_recoverable for each in plan.offline)
-    text = f"{len(plan.offline)} guests are offline and follow when they return"
-    return [f"{text}; {lost} of them need a token" if lost else text]
+    text = f"{plan.offline_total} guests are offline and follow when they return"
+    if not lost:
+        return [text]
+    named = len(plan.offline)
+    them = "them" if named == plan.offline_total else f"the first {named}"
+    return [f"{text}; {lost} of {them} need a token"]
 
 
 def _plan(invocation: Invocation) -> Exit:
@@ -221,6 +224,7 @@ def _plan(invocation: Invocation) -> Exit:
                     "plan": f"rotate {_title(plan.rotation)}",
                     "steps": list(plan.steps),
                     "offline": offline,
+                    "offline_total": plan.offline_total,
                     "obstacles": list(plan.obstacles),
                 }
             ]
@@ -231,6 +235,8 @@ def _plan(invocation: Invocation) -> Exit:
             console.line(f"  {number} {step}")
         for row in offline:
             console.line(f"  offline: {stranded_line(row, invocation.now)}")
+        for line in more(offline, plan.offline_total, "trove-pki agents list --offline"):
+            console.line(f"  {line}")
         for obstacle in plan.obstacles:
             console.line(f"  cannot start: {obstacle}")
     return Exit.REFUSED if plan.obstacles else Exit.OK
@@ -262,11 +268,21 @@ def _status(invocation: Invocation) -> Exit:
     answer = invocation.ask(lambda issuer: _fetch_one(issuer, options.rotation))
     behind = [stranded_row(each) for each in answer.behind]
     if not invocation.console.is_for_people:
-        invocation.console.document([{**rotation_views.row_of(answer.rotation), "behind": behind}])
+        invocation.console.document(
+            [
+                {
+                    **rotation_views.row_of(answer.rotation),
+                    "behind": behind,
+                    "behind_total": answer.behind_total,
+                }
+            ]
+        )
         return Exit.OK
     rotation_views.show(invocation, [answer.rotation])
     for row in behind:
         invocation.console.line(f"  behind: {stranded_line(row, invocation.now)}")
+    for line in more(behind, answer.behind_total, "trove-pki agents list"):
+        invocation.console.line(f"  {line}")
     return Exit.OK
 
 
@@ -327,10 +343,12 @@ def _pass_gate(
     )
     goals = {pb.ROTATION_PHASE_RETIRED} if is_retiring else _AFTER_SWITCH
 
-    async def work(issuer: Issuer) -> waiting.Waited | list[Row]:
-        answer = await issuer.call(issuer.authorities.AdvanceRotation, request)
-        if answer.stranded:
-            return [stranded_row(each) for each in answer.stranded]
+    async def work(issuer: Issuer) -> waiting.Waited | pb.AdvanceRotationResponse:
+        answer: pb.AdvanceRotationResponse = await issuer.call(
+            issuer.authorities.AdvanceRotation, request
+        )
+        if answer.stranded_total:
+            return answer
         return await _wait(invocation, issuer, answer.rotation, goals, leaving=rotation.phase)
 
     outcome = invocation.ask(work)
@@ -339,15 +357,18 @@ def _pass_gate(
     return _refuse_to_strand(invocation, outcome)
 
 
-def _refuse_to_strand(invocation: Invocation, stranded: list[Row]) -> Exit:
+def _refuse_to_strand(invocation: Invocation, answer: pb.AdvanceRotationResponse) -> Exit:
     console = invocation.console
+    stranded = [stranded_row(each) for each in answer.stranded]
     console.note(
-        f"refused (safety gate): {len(stranded)} live instances would be left behind; "
+        f"refused (safety gate): {answer.stranded_total} live instances would be left behind; "
         "nothing was changed"
     )
     if console.is_for_people:
         for row in stranded:
             console.line(f"  {stranded_line(row, invocation.now)}")
+        for line in more(stranded, answer.stranded_total, "name these first, then ask again"):
+            console.line(f"  {line}")
     else:
         console.document(stranded)
     console.note("Use --strand=<id>[,<id>] to go on anyway for named instances.")

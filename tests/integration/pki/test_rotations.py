@@ -8,6 +8,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509 import verification
 
+from pki.issuer import progress
 from pki.models import Certificate
 from pki.store import audit, rotations
 from tests.integration.pki.conftest import Desk
@@ -233,15 +234,46 @@ def test_retirement_names_whom_it_would_strand_and_goes_on_when_each_is_named(
     assert fleet.phase(rotation) == "REISSUING"
 
     _rotation, left = fleet.advance(rotation, "RETIRED")
-    assert [each.instance_id for each in left] == [off.instance_id]
-    assert "old generation" in left[0].why
-    assert left[0].is_recoverable
+    assert [each.instance_id for each in left.named] == [off.instance_id]
+    assert "old generation" in left.named[0].why
+    assert left.named[0].is_recoverable
     assert fleet.read(rotation).consented_phase == "SWITCHED"
     actions = [row.action for row in fleet.desk.store.run_now(lambda s: audit.after(s, 0, 10_000))]
     assert "refuse-retirement" in actions
 
     _rotation, left = fleet.advance(rotation, "RETIRED", off.instance_id)
-    assert not left
+    assert left.total == 0
+    fleet.run_until(rotation, "RETIRED")
+
+
+def test_of_many_that_would_be_stranded_the_first_are_named_and_all_are_counted(
+    sqlite_fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "NAMED", 2)
+    fleet = sqlite_fleet
+    off = fleet.guests[:3]
+    for guest in off:
+        guest.is_online = False
+    fleet.see()
+    rotation = fleet.start("INTERMEDIATE", "guest", is_automatic=False)
+    plan = fleet.desk.store.run_now(
+        lambda s: progress.offline(s, rotation, fleet.desk.config, fleet.desk.now)
+    )
+    assert (plan.total, len(plan.named)) == (3, 2)
+    fleet.run_until(rotation, "READY")
+    fleet.advance(rotation, "SWITCHED")
+    fleet.run_until(rotation, "REISSUING")
+    for _ in range(3):
+        fleet.follow()
+        fleet.tick(fleet.rotator())
+
+    # Whoever reads the names and gives them learns the next ones.
+    named: list[str] = []
+    while (left := fleet.advance(rotation, "RETIRED", *named)[1]).total:
+        assert left.total == 3 - len(named)
+        assert 0 < len(left.named) <= 2
+        named += [each.instance_id for each in left.named]
+    assert named == sorted(guest.instance_id for guest in off)
     fleet.run_until(rotation, "RETIRED")
 
 
@@ -258,7 +290,7 @@ def test_guest_that_never_took_a_new_root_keeps_the_old_one_in_the_bundle(
     fleet.desk.now += fleet.desk.config.guest_lifetime  # its certificate expires meanwhile
     fleet.tick(fleet.rotator(), 3)
     assert fleet.phase(rotation) == "DRAINED"
-    (left,) = fleet.advance(rotation, "RETIRED")[1]
+    (left,) = fleet.advance(rotation, "RETIRED")[1].named
     assert (left.instance_id, left.is_recoverable) == (off.instance_id, True)
     assert "new root" in left.why
     fleet.advance(rotation, "RETIRED", off.instance_id)

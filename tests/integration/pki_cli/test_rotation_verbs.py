@@ -108,6 +108,21 @@ def test_retire_refuses_to_strand_and_names_who_with_the_command_that_helps(scen
     assert [row["instance_id"] for row in rows] == [instance_id]
 
 
+def test_those_who_are_counted_and_not_named_are_told_of(scene: Scene):
+    drained(scene)
+    strand(scene)
+    scene.state.unnamed = 300
+    assert (
+        "... and 300 more: trove-pki agents list" in scene.ask("rotate", "status", "rot-0001").out
+    )
+    row = scene.json("rotate", "status", "rot-0001").rows[0]
+    assert (len(row["behind"]), row["behind_total"]) == (1, 301)
+    planned = scene.ask("rotate", "plan", "intermediate", "service").out
+    assert "... and 300 more: trove-pki agents list --offline" in planned
+    tainted = scene.json("taint", "guest", "1", "--reason", "r", "--no-successor", "--yes")
+    assert tainted.rows[0]["stranded_total"] == 301
+
+
 def test_retire_goes_on_when_each_stranded_instance_is_named(scene: Scene):
     drained(scene)
     first, second = strand(scene), strand(scene, recoverable=True)

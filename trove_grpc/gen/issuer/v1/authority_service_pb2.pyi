@@ -441,6 +441,9 @@ class PlanRotationResponse(_message.Message):
     ROTATION_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
     OBSTACLES_FIELD_NUMBER: _builtins.int
+    OFFLINE_TOTAL_FIELD_NUMBER: _builtins.int
+    offline_total: _builtins.int
+    """How many are offline in all; AgentService lists them by pages."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One line for each step, for people."""
@@ -449,7 +452,7 @@ class PlanRotationResponse(_message.Message):
     def rotation(self) -> Global___Rotation: ...
     @_builtins.property
     def offline(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stranded]:
-        """Guests that are offline now."""
+        """Guests that are offline now: the first 200 by id."""
 
     @_builtins.property
     def obstacles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -462,10 +465,11 @@ class PlanRotationResponse(_message.Message):
         rotation: Global___Rotation | None = ...,
         offline: _abc.Iterable[Global___Stranded] | None = ...,
         obstacles: _abc.Iterable[_builtins.str] | None = ...,
+        offline_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["obstacles", b"obstacles", "offline", b"offline", "rotation", b"rotation", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["obstacles", b"obstacles", "offline", b"offline", "offline_total", b"offline_total", "rotation", b"rotation", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -566,21 +570,27 @@ class GetRotationResponse(_message.Message):
 
     ROTATION_FIELD_NUMBER: _builtins.int
     BEHIND_FIELD_NUMBER: _builtins.int
+    BEHIND_TOTAL_FIELD_NUMBER: _builtins.int
+    behind_total: _builtins.int
+    """How many have not followed in all."""
     @_builtins.property
     def rotation(self) -> Global___Rotation: ...
     @_builtins.property
     def behind(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stranded]:
-        """Guests that have not followed yet: offline ones, and what helps each."""
+        """Guests that have not followed yet: offline ones, and what helps each. The
+        first 200 by id.
+        """
 
     def __init__(
         self,
         *,
         rotation: Global___Rotation | None = ...,
         behind: _abc.Iterable[Global___Stranded] | None = ...,
+        behind_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "rotation", b"rotation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "behind_total", b"behind_total", "rotation", b"rotation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -679,21 +689,27 @@ class AdvanceRotationResponse(_message.Message):
 
     ROTATION_FIELD_NUMBER: _builtins.int
     STRANDED_FIELD_NUMBER: _builtins.int
+    STRANDED_TOTAL_FIELD_NUMBER: _builtins.int
+    stranded_total: _builtins.int
+    """How many there are in all."""
     @_builtins.property
     def rotation(self) -> Global___Rotation: ...
     @_builtins.property
     def stranded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stranded]:
-        """Not empty: refused, and nothing was changed."""
+        """Not empty: refused, and nothing was changed. The first 200 by id of those
+        that the request does not name.
+        """
 
     def __init__(
         self,
         *,
         rotation: Global___Rotation | None = ...,
         stranded: _abc.Iterable[Global___Stranded] | None = ...,
+        stranded_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation", "stranded", b"stranded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation", "stranded", b"stranded", "stranded_total", b"stranded_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -835,19 +851,25 @@ class TaintAuthorityResponse(_message.Message):
 
     AUTHORITY_FIELD_NUMBER: _builtins.int
     STRANDED_FIELD_NUMBER: _builtins.int
+    STRANDED_TOTAL_FIELD_NUMBER: _builtins.int
+    stranded_total: _builtins.int
+    """How many there are in all."""
     @_builtins.property
     def authority(self) -> Global___Authority: ...
     @_builtins.property
-    def stranded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stranded]: ...
+    def stranded(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stranded]:
+        """The first 200 by id."""
+
     def __init__(
         self,
         *,
         authority: Global___Authority | None = ...,
         stranded: _abc.Iterable[Global___Stranded] | None = ...,
+        stranded_total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "stranded", b"stranded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority", b"authority", "stranded", b"stranded", "stranded_total", b"stranded_total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
