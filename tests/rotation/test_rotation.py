@@ -13,7 +13,8 @@ from trove_grpc.gen.common.v1 import trust_pb2
 def test_nobody_notices_a_root_that_is_rotated_while_its_issuer_dies_at_every_step(
     tmp_path: Path,
 ) -> None:
-    with scene.short_lived_installation() as plane:
+    # What people hold ends soonest, and it is that which the end of the old generation waits for.
+    with scene.short_lived_installation(issuer__operator_lifetime="70") as plane:
         databases = scene.create_databases(plane, ("postgresql",))
         report = asyncio.run(
             drill(
