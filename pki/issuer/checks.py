@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
+from pki.issuer.limits import MOST_ROWS
 from pki.profiles import KINDS_BY_NAME
 from trove_grpc.errors import InvalidRequestError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
@@ -24,7 +25,6 @@ _GENERATION = re.compile(r"\A([a-z-]+)/[1-9][0-9]{0,5}\Z")
 _MAX_NAMES = 16
 MAX_REASON = 255
 _MAX_REQUEST_ID = 64
-_MAX_REFUSALS = 64
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
 
 
@@ -111,8 +111,8 @@ def denied(kind: pb.DenialKind.ValueType, value: str) -> tuple[str, str]:
 
 
 def refusals(values: Sequence[pb.Refusal]) -> list[pb.Refusal]:
-    if len(values) > _MAX_REFUSALS:
-        raise InvalidRequestError(f"refusals has more than {_MAX_REFUSALS} entries")
+    if len(values) > MOST_ROWS:
+        raise InvalidRequestError(f"refusals has more than {MOST_ROWS} entries")
     for value in values:
         if not _REASON.match(value.reason) or value.count < 1:
             raise InvalidRequestError("refusals: each needs a reason in upper case and a count")

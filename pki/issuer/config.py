@@ -56,6 +56,8 @@ class Config:
     token_max_failures: int = 5  # then the token is locked
     superseded_grace: dt.timedelta = 15 * _MINUTE  # an old certificate lives on after a renewal
     enrol_attempts_per_minute: int = 30  # failed ones, from one address
+    # Rows of the audit in which one gateway tells what it refused; twice as many at once.
+    refusal_rows_per_minute: int = 60
     renewals_per_hour: int = 6  # for each instance; raised by itself where lives are short
     recovery_grace: dt.timedelta = 30 * _DAY  # an expired guest may come back for so long
     nonce_lifetime: dt.timedelta = _MINUTE  # from GetNonce to Recover

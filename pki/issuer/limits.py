@@ -1,4 +1,4 @@
-"""Bounds how often one peer may fail, in bounded memory."""
+"""Bounds how often one peer may fail, and how much it may have written; in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from trove_grpc.errors import OverloadedError
 
 _WINDOW = 60.0
 _MAX_PEERS = 10_000
+# Of one request: each must fit at some time.
+MOST_ROWS = 64
 
 
 class FailureLimiter:
@@ -48,3 +50,33 @@ class FailureLimiter:
         self._failures.move_to_end(peer)
         if len(self._failures) > _MAX_PEERS:
             self._failures.popitem(last=False)
+
+
+class RowAllowance:
+    """Rows of the audit that one gateway may have written: a bucket that a minute fills.
+
+    A peer in good standing keeps what it could not tell and tells it later, summed up.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_minute / _WINDOW
+        self._most = float(max(2 * per_minute, MOST_ROWS))
+        self._clock = clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # rows, at which time
+
+    def take(self, peer: str, rows: int) -> None:
+        """Raise OverloadedError when `peer` had too many of late; takes nothing then."""
+        now = self._clock()
+        rows_left, then = self._left.get(peer, (self._most, now))
+        rows_left = min(self._most, rows_left + (now - then) * self._per_second)
+        if rows_left < rows:
+            raise OverloadedError(
+                "too many refusals for the audit; keep them and tell them summed up",
+                reason="TOO_MANY_REFUSALS",
+                subject=peer,
+                retry_after=(rows - rows_left) / self._per_second,
+            )
+        self._left[peer] = (rows_left - rows, now)
+        self._left.move_to_end(peer)
+        if len(self._left) > _MAX_PEERS:
+            self._left.popitem(last=False)

@@ -15,7 +15,7 @@ from pki.authority import Authorities
 from pki.issuer import answers, checks, inventory, quarantine, recovery
 from pki.issuer.config import Config
 from pki.issuer.guests import Guests, Refusal
-from pki.issuer.limits import FailureLimiter
+from pki.issuer.limits import FailureLimiter, RowAllowance
 from pki.issuer.nonces import Nonces
 from pki.issuer.refusals import Refusals
 from pki.issuer.services import Services
@@ -25,6 +25,7 @@ from pki.store import Store, authorities, certificates, denials, rotations
 from trove_grpc import context, metrics
 from trove_grpc.errors import (
     InvalidRequestError,
+    OverloadedError,
     TroveError,
     UnauthenticatedError,
     UnavailableError,
@@ -74,6 +75,7 @@ class IssuerServicer(rpc.IssuerServiceServicer):
         self._nonces = Nonces(config.nonce_lifetime.total_seconds())
         self._services = Services(signers, config)
         self._failures = FailureLimiter(config.enrol_attempts_per_minute)
+        self._rows = RowAllowance(config.refusal_rows_per_minute)
 
     # Guests, through a gateway.
 
@@ -358,6 +360,12 @@ class IssuerServicer(rpc.IssuerServiceServicer):
     async def RecordRefusals(self, request: pb.RecordRefusalsRequest, context: Any) -> Any:
         told = checks.refusals(request.refusals)
         actor, now = _actor(), self._now()
+        try:
+            self._rows.take(actor, len(told))
+        except OverloadedError as error:
+            metrics.RPC_REFUSED.labels(error.reason).inc()
+            self._refusals.note("refuse-call", error.reason, actor=actor, subject=actor)
+            raise
         await self._store.run(
             lambda session: inventory.record_refusals(session, told, actor=actor, now=now)
         )

@@ -51,6 +51,7 @@ ISSUER = "/trove.issuer.v1.IssuerService"
 
 SETTINGS = {
     "gateway__refusal_report": "0.1",
+    "issuer__refusal_rows_per_minute": "60000",
     "gateway__denial_poll": "0.2",
     "gateway__connects_per_minute": "6000",
     "gateway__renewals_per_hour": "2000",

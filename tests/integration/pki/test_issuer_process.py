@@ -227,6 +227,22 @@ async def test_refusals_of_a_gateway_stand_in_the_audit_in_a_form_that_harms_no_
     }
 
 
+async def test_a_gateway_that_tells_too_much_fills_no_audit(issuer: RunningIssuer) -> None:
+    gateway = await issuer.stub(Role.GATEWAY)
+    many = [
+        pb.Refusal(reason=f"R{number}", peer_address="192.0.2.9", count=1) for number in range(60)
+    ]
+    request = pb.RecordRefusalsRequest(refusals=many)
+    for _ in range(2):
+        await call(gateway.RecordRefusals, request, timeout=TIMEOUT)
+    for _ in range(5):
+        with pytest.raises(OverloadedError):
+            await call(gateway.RecordRefusals, request, timeout=TIMEOUT)
+    rows = [each for each in audit_rows(issuer) if each.action == "refuse-call"]
+    told = [each for each in rows if each.subject == "unidentified"]
+    assert len(told) == 120
+
+
 async def test_a_second_certificate_for_a_key_is_audited_under_each_guest_that_asked(
     issuer: RunningIssuer,
 ) -> None:

@@ -12,7 +12,7 @@ from pki import renewal, tokens
 from pki.denials import DenialList
 from pki.issuer import checks
 from pki.issuer.config import Config
-from pki.issuer.limits import FailureLimiter
+from pki.issuer.limits import MOST_ROWS, FailureLimiter, RowAllowance
 from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import InvalidRequestError, OverloadedError
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as pb
@@ -91,6 +91,25 @@ def test_limiter_refuses_a_peer_that_failed_too_often_until_a_minute_later() -> 
     limiter.check("b")
     time[0] = 60.0
     limiter.check("a")
+
+
+def test_gateway_that_had_many_rows_written_waits_and_another_does_not() -> None:
+    time = [0.0]
+    allowance = RowAllowance(60, clock=lambda: time[0])
+    for _ in range(2):
+        allowance.take("a", 60)
+    with pytest.raises(OverloadedError) as refused:
+        allowance.take("a", 30)
+    assert refused.value.retry_after == pytest.approx(30)
+    allowance.take("b", 60)
+    time[0] = 30.0
+    allowance.take("a", 30)
+    with pytest.raises(OverloadedError):
+        allowance.take("a", 1)
+
+
+def test_the_largest_telling_fits_the_smallest_allowance() -> None:
+    RowAllowance(1).take("a", MOST_ROWS)
 
 
 def test_limiter_remembers_a_bounded_number_of_peers() -> None:
