@@ -13,12 +13,16 @@ CANARY = "Kanarienvogel-9c41d7e2"
 
 
 def files_with(folder: Path, needle: bytes) -> list[str]:
-    """Every file below `folder` that holds `needle`: databases, their logs, WAL, settings."""
+    """Every file below `folder` that holds `needle`: databases, their logs, WAL, settings.
+
+    Directories come and go meanwhile: an engine's is renamed when it is whole.
+    """
     found = []
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            if path.is_file() and not path.is_symlink() and needle in path.read_bytes():
-                found.append(str(path))
+    for directory, _, names in os.walk(folder):  # goes on where one vanished, unlike rglob
+        for path in (Path(directory, name) for name in names):
+            with contextlib.suppress(OSError):
+                if path.is_file() and not path.is_symlink() and needle in path.read_bytes():
+                    found.append(str(path))
     return found
 
 
