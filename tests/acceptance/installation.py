@@ -38,6 +38,12 @@ def eventually(claim: Callable[[], Any], what: str, *, within: float = 60) -> An
     return value
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a tree that changes meanwhile; rglob ends where a directory vanishes."""
+    for directory, _, names in os.walk(folder):
+        yield from (Path(directory, name) for name in names)
+
+
 class Installation:
     """One state directory with its supervisor, REST API and guests."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.acceptance.installation import files_below
 from tests.attacks.authorisation import unknown_fields
 from tests.attacks.case import CLOSED, HARMLESS, IA, PD, UN, Attack, Trail
 from tests.attacks.scene import BUNDLE, CONNECT, Scene
@@ -37,7 +38,7 @@ def _log(name: str) -> Callable[[Scene], Answer]:
             chunk = guest_pb2.LogChunk(log_name=name, offset=-1, data=b"x", is_last=True)
             session.send(log_chunk=chunk)
             answer = session.outcome(seconds=0.3)
-        assert not [path for path in scene.plane.state.rglob("*") if path.name == name]
+        assert not [path for path in files_below(scene.plane.state) if path.name == name]
         return answer
 
     return run

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.acceptance.installation import files_below
 from tests.attacks.case import ABSENT, FORBIDDEN, HARMLESS, NO_TRAIL, Attack
 from tests.attacks.scene import Guest, Scene
 from tests.attacks.wire import Answer
@@ -212,8 +213,8 @@ def _metrics(scene: Scene) -> Answer:
 def _secrets(scene: Scene) -> list[bytes]:
     keys = [
         path.read_bytes().splitlines()[1]
-        for path in scene.plane.state.rglob("key.pem")
-        if path.is_file() and not path.is_symlink()
+        for path in files_below(scene.plane.state)
+        if path.name == "key.pem" and path.is_file() and not path.is_symlink()
     ]
     passphrase = (scene.plane.state / "issuer" / "passphrase").read_bytes().strip()
     sealing = (scene.plane.state / "conductor" / "sealing.key").read_bytes()

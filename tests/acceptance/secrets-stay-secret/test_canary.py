@@ -6,23 +6,19 @@ import contextlib
 import os
 from pathlib import Path
 
-from tests.acceptance.installation import eventually, installation
+from tests.acceptance.installation import eventually, files_below, installation
 from trovectl import procfs
 
 CANARY = "Kanarienvogel-9c41d7e2"
 
 
 def files_with(folder: Path, needle: bytes) -> list[str]:
-    """Every file below `folder` that holds `needle`: databases, their logs, WAL, settings.
-
-    Directories come and go meanwhile: an engine's is renamed when it is whole.
-    """
+    """Every file below `folder` that holds `needle`: databases, their logs, WAL, settings."""
     found = []
-    for directory, _, names in os.walk(folder):  # goes on where one vanished, unlike rglob
-        for path in (Path(directory, name) for name in names):
-            with contextlib.suppress(OSError):
-                if path.is_file() and not path.is_symlink() and needle in path.read_bytes():
-                    found.append(str(path))
+    for path in files_below(folder):
+        with contextlib.suppress(OSError):
+            if path.is_file() and not path.is_symlink() and needle in path.read_bytes():
+                found.append(str(path))
     return found
 
 

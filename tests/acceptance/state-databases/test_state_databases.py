@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.installation import Installation, eventually, installation
+from tests.acceptance.installation import Installation, eventually, files_below, installation
 from tests.fakes.database_servers import DatabaseServer, database_server
 from trovectl import procfs
 
@@ -97,7 +97,7 @@ def _everything_shown(made: Installation) -> str:
     """Settings, logs, records, and the arguments and environment of every process."""
     texts = [
         path.read_text(errors="replace")
-        for path in made.state.rglob("*")
+        for path in files_below(made.state)
         if path.is_file() and path.name != "database.password"
     ]
     for process in made.processes():
