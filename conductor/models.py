@@ -7,6 +7,7 @@ Times are timezone-aware UTC. Enumerations of the contracts are stored by their 
 from __future__ import annotations
 
 import datetime as dt
+import enum
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -75,21 +76,31 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
     }
 
 
+class ManagedBy(enum.StrEnum):
+    """Whose word stands for a datastore or a version."""
+
+    SETTINGS = "SETTINGS"  # rewritten at each start of a conductor
+    ADMINISTRATOR = "ADMINISTRATOR"  # the settings leave it alone
+
+
 class Datastore(Base):
-    """A kind of database."""
+    """A kind of database. A deleted one stays a row: versions refer to it."""
 
     __tablename__ = "datastores"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     name: Mapped[str] = mapped_column(Name, unique=True)
+    # Of its first version; each version has its own. The port goes with it.
     manager: Mapped[str] = mapped_column(State)
     port: Mapped[int]
     # No foreign key: it would be a circle, which MySQL and SQLite migrate badly.
     default_version_id: Mapped[str | None] = mapped_column(Id, default=None)
+    managed_by: Mapped[str] = mapped_column(State, default=ManagedBy.SETTINGS.value)
+    delete_time: Mapped[dt.datetime | None] = mapped_column(default=None)
 
 
 class DatastoreVersion(Base):
-    """An installable version of a datastore."""
+    """An installable version of a datastore. A deleted one stays a row: instances refer to it."""
 
     __tablename__ = "datastore_versions"
     __table_args__ = (UniqueConstraint("datastore_id", "name", "version"),)
@@ -99,6 +110,14 @@ class DatastoreVersion(Base):
     name: Mapped[str] = mapped_column(String(100))
     version: Mapped[str] = mapped_column(String(64))
     is_active: Mapped[bool]
+    manager: Mapped[str] = mapped_column(State)
+    managed_by: Mapped[str] = mapped_column(State, default=ManagedBy.SETTINGS.value)
+    image_id: Mapped[str] = mapped_column(Name, default="")
+    image_tags: Mapped[list[str]] = mapped_column(default_factory=list)
+    packages: Mapped[list[str]] = mapped_column(default_factory=list)
+    registry_ext: Mapped[str] = mapped_column(Name, default="")
+    repl_strategy: Mapped[str] = mapped_column(Name, default="")
+    delete_time: Mapped[dt.datetime | None] = mapped_column(default=None)
 
 
 class Topology(Base):

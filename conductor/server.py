@@ -119,7 +119,8 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
         server,
     )
     datastore_service_pb2_grpc.add_DatastoreServiceServicer_to_server(
-        DatastoreService(database=database, default_datastore=config.default_datastore), server
+        DatastoreService(database=database, default_datastore=config.default_datastore, now=now),
+        server,
     )
     module_service_pb2_grpc.add_ModuleServiceServicer_to_server(
         ModuleService(database=database, sealer=sealer, now=now), server

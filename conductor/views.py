@@ -117,8 +117,14 @@ def version_message(
         version=version.version,
         datastore_id=datastore.id,
         datastore_name=datastore.name,
-        manager=datastore.manager,
+        manager=version.manager,
         is_active=version.is_active,
+        packages=version.packages,
+        image_id=version.image_id,
+        image_tags=version.image_tags,
+        registry_ext=version.registry_ext,
+        repl_strategy=version.repl_strategy,
+        is_default=version.id == datastore.default_version_id,
     )
 
 

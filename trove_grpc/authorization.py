@@ -50,6 +50,11 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_CONDUCTOR}.ModuleService/ListModules": _READERS,
     f"{_CONDUCTOR}.ModuleService/UpdateModule": _API,
     f"{_CONDUCTOR}.ModuleService/DeleteModule": _API,
+    f"{_CONDUCTOR}.DatastoreService/ListDatastoreVersions": _READERS,
+    f"{_CONDUCTOR}.DatastoreService/CreateDatastoreVersion": _API,
+    f"{_CONDUCTOR}.DatastoreService/UpdateDatastoreVersion": _API,
+    f"{_CONDUCTOR}.DatastoreService/DeleteDatastoreVersion": _API,
+    f"{_CONDUCTOR}.DatastoreService/DeleteDatastore": _API,
     f"{_CONDUCTOR}.OperationService/ListOpenOperations": frozenset(
         {Role.TASKMANAGER, Role.OPERATOR}
     ),

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from conductor import config
-from conductor.models import Datastore, DatastoreVersion
+from conductor.models import Datastore, DatastoreVersion, ManagedBy
 from trove_grpc.errors import InvalidRequestError, NotFoundError
 
 # Ids derive from names, so that every conductor and every new database gives the same ones.
@@ -37,65 +37,113 @@ def version_id(datastore: str, name: str, number: str) -> str:
 def write_datastores(session: Session, offered: Sequence[config.Datastore]) -> None:
     """Bring the tables to the settings.
 
-    What is gone from the settings becomes inactive, never removed: instances refer to it.
+    What is gone from the settings becomes inactive, never removed: instances refer to it. What
+    an administrator made, changed or deleted stays as it is.
     """
     kept: set[str] = set()
-    for datastore in offered:
-        identity = datastore_id(datastore.name)
+    for wanted in offered:
+        datastore = _settle_datastore(session, wanted)
         default_id = None
-        session.merge(
-            Datastore(
-                id=identity,
-                name=datastore.name,
-                manager=datastore.manager,
-                port=datastore.port,
-            )
-        )
-        session.flush()
-        for version in datastore.versions:
-            number = version.version or version.name
-            key = version_id(datastore.name, version.name, number)
-            kept.add(key)
-            if version.name == datastore.default_version:
-                default_id = key
-            session.merge(
-                DatastoreVersion(
-                    id=key,
-                    datastore_id=identity,
-                    name=version.name,
-                    version=number,
-                    is_active=version.active,
-                )
-            )
-        session.flush()
-        session.get_one(Datastore, identity).default_version_id = default_id
+        for version in wanted.versions:
+            row = _settle_version(session, datastore, wanted, version)
+            kept.add(row.id)
+            if version.name == wanted.default_version and row.delete_time is None:
+                default_id = row.id
+        if datastore.managed_by == ManagedBy.SETTINGS:
+            datastore.default_version_id = default_id
+    session.flush()
     session.execute(
         sa.update(DatastoreVersion)
-        .where(DatastoreVersion.id.not_in(kept))
+        .where(DatastoreVersion.id.not_in(kept), DatastoreVersion.managed_by == ManagedBy.SETTINGS)
         .values(is_active=False)
         .execution_options(synchronize_session=False)
+    )
+
+
+def _settle_datastore(session: Session, wanted: config.Datastore) -> Datastore:
+    datastore = session.scalar(sa.select(Datastore).where(Datastore.name == wanted.name))
+    if datastore is None:
+        datastore = Datastore(
+            id=datastore_id(wanted.name),
+            name=wanted.name,
+            manager=wanted.manager,
+            port=wanted.port,
+        )
+        session.add(datastore)
+        session.flush()
+    elif datastore.managed_by == ManagedBy.SETTINGS:
+        datastore.manager, datastore.port = wanted.manager, wanted.port
+    return datastore
+
+
+def _settle_version(
+    session: Session, datastore: Datastore, wanted: config.Datastore, version: config.Version
+) -> DatastoreVersion:
+    number = version.version or version.name
+    key = version_id(wanted.name, version.name, number)
+    # By its id too: an administrator may have renamed it.
+    row = find_version(session, datastore.id, version.name, number) or session.get(
+        DatastoreVersion, key
+    )
+    if row is None:
+        row = DatastoreVersion(
+            id=key,
+            datastore_id=datastore.id,
+            name=version.name,
+            version=number,
+            is_active=version.active,
+            manager=wanted.manager,
+        )
+        session.add(row)
+        datastore.delete_time = None
+    elif row.managed_by == ManagedBy.SETTINGS:
+        row.is_active, row.manager = version.active, wanted.manager
+    session.flush()
+    return row
+
+
+def find_version(
+    session: Session, datastore: str, name: str, number: str
+) -> DatastoreVersion | None:
+    """The row of this datastore id, name and number; a deleted one too."""
+    return session.scalar(
+        sa.select(DatastoreVersion).where(
+            DatastoreVersion.datastore_id == datastore,
+            DatastoreVersion.name == name,
+            DatastoreVersion.version == number,
+        )
     )
 
 
 def list_offers(session: Session, *, include_inactive: bool = False) -> list[Offer]:
     """Datastores by name; without `include_inactive` only active versions count."""
     versions: dict[str, list[DatastoreVersion]] = {}
-    query = sa.select(DatastoreVersion).order_by(DatastoreVersion.name, DatastoreVersion.id)
-    if not include_inactive:
-        query = query.where(DatastoreVersion.is_active)
-    for version in session.scalars(query):
+    for version in session.scalars(_versions(include_inactive=include_inactive)):
         versions.setdefault(version.datastore_id, []).append(version)
+    living = sa.select(Datastore).where(Datastore.delete_time.is_(None)).order_by(Datastore.name)
     return [
         Offer(datastore, versions.get(datastore.id, []))
-        for datastore in session.scalars(sa.select(Datastore).order_by(Datastore.name))
+        for datastore in session.scalars(living)
         if include_inactive or datastore.id in versions
     ]
 
 
-def get_offer(session: Session, datastore: str) -> Offer:
-    """A datastore by name or id, with its active versions."""
+def get_offer(session: Session, datastore: str, *, include_inactive: bool = False) -> Offer:
+    """A datastore by name or id, with its active versions or with all."""
+    found = get_datastore(session, datastore)
+    versions = _versions(include_inactive=include_inactive).where(
+        DatastoreVersion.datastore_id == found.id
+    )
+    return Offer(found, list(session.scalars(versions)))
+
+
+def get_datastore(session: Session, datastore: str) -> Datastore:
+    """A datastore by name or id."""
     found = session.scalar(
-        sa.select(Datastore).where(sa.or_(Datastore.id == datastore, Datastore.name == datastore))
+        sa.select(Datastore).where(
+            sa.or_(Datastore.id == datastore, Datastore.name == datastore),
+            Datastore.delete_time.is_(None),
+        )
     )
     if found is None:
         raise NotFoundError(
@@ -103,25 +151,21 @@ def get_offer(session: Session, datastore: str) -> Offer:
             reason="DATASTORE_NOT_FOUND",
             subject=datastore,
         )
-    versions = session.scalars(
-        sa.select(DatastoreVersion)
-        .where(DatastoreVersion.datastore_id == found.id, DatastoreVersion.is_active)
-        .order_by(DatastoreVersion.name, DatastoreVersion.id)
-    )
-    return Offer(found, list(versions))
+    return found
 
 
 def get_version(
     session: Session, *, datastore: str, version: str
 ) -> tuple[DatastoreVersion, Datastore]:
     """A version by name or id, inactive ones too; `datastore` may be empty for an id."""
-    query = sa.select(DatastoreVersion, Datastore).join(
-        Datastore, Datastore.id == DatastoreVersion.datastore_id
+    query = (
+        sa.select(DatastoreVersion, Datastore)
+        .join(Datastore, Datastore.id == DatastoreVersion.datastore_id)
+        .where(DatastoreVersion.delete_time.is_(None))
     )
     if datastore:
-        offer = get_offer(session, datastore)
         query = query.where(
-            DatastoreVersion.datastore_id == offer.datastore.id,
+            DatastoreVersion.datastore_id == get_datastore(session, datastore).id,
             sa.or_(DatastoreVersion.id == version, DatastoreVersion.name == version),
         )
     else:
@@ -132,12 +176,34 @@ def get_version(
     )
     row = rows.first()
     if row is None:
-        raise NotFoundError(
-            f"Datastore version '{version}' cannot be found.",
-            reason="DATASTORE_VERSION_NOT_FOUND",
-            subject=version,
-        )
+        raise version_not_found(version)
     return row[0], row[1]
+
+
+def list_versions(session: Session) -> list[tuple[DatastoreVersion, Datastore]]:
+    """Every version of every datastore, by the datastore's name and its own."""
+    return [
+        (version, offer.datastore)
+        for offer in list_offers(session, include_inactive=True)
+        for version in offer.versions
+    ]
+
+
+def version_not_found(version: str) -> NotFoundError:
+    return NotFoundError(
+        f"Datastore version '{version}' cannot be found.",
+        reason="DATASTORE_VERSION_NOT_FOUND",
+        subject=version,
+    )
+
+
+def _versions(*, include_inactive: bool) -> sa.Select[DatastoreVersion]:
+    query = (
+        sa.select(DatastoreVersion)
+        .where(DatastoreVersion.delete_time.is_(None))
+        .order_by(DatastoreVersion.name, DatastoreVersion.id)
+    )
+    return query if include_inactive else query.where(DatastoreVersion.is_active)
 
 
 def resolve_version(

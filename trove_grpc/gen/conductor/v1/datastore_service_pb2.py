@@ -22,28 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from trove_grpc.gen.conductor.v1 import resources_pb2 as trove_dot_conductor_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trove/conductor/v1/datastore_service.proto\x12\x12trove.conductor.v1\x1a\"trove/conductor/v1/resources.proto\"1\n\x15ListDatastoresRequest\x12\x18\n\x10include_inactive\x18\x01 \x01(\x08\"K\n\x16ListDatastoresResponse\x12\x31\n\ndatastores\x18\x01 \x03(\x0b\x32\x1d.trove.conductor.v1.Datastore\"(\n\x13GetDatastoreRequest\x12\x11\n\tdatastore\x18\x01 \x01(\t\"H\n\x14GetDatastoreResponse\x12\x30\n\tdatastore\x18\x01 \x01(\x0b\x32\x1d.trove.conductor.v1.Datastore\"@\n\x1aGetDatastoreVersionRequest\x12\x11\n\tdatastore\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"T\n\x1bGetDatastoreVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion2\xd6\x02\n\x10\x44\x61tastoreService\x12g\n\x0eListDatastores\x12).trove.conductor.v1.ListDatastoresRequest\x1a*.trove.conductor.v1.ListDatastoresResponse\x12\x61\n\x0cGetDatastore\x12\'.trove.conductor.v1.GetDatastoreRequest\x1a(.trove.conductor.v1.GetDatastoreResponse\x12v\n\x13GetDatastoreVersion\x12..trove.conductor.v1.GetDatastoreVersionRequest\x1a/.trove.conductor.v1.GetDatastoreVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trove/conductor/v1/datastore_service.proto\x12\x12trove.conductor.v1\x1a google/protobuf/field_mask.proto\x1a\"trove/conductor/v1/resources.proto\"1\n\x15ListDatastoresRequest\x12\x18\n\x10include_inactive\x18\x01 \x01(\x08\"K\n\x16ListDatastoresResponse\x12\x31\n\ndatastores\x18\x01 \x03(\x0b\x32\x1d.trove.conductor.v1.Datastore\"B\n\x13GetDatastoreRequest\x12\x11\n\tdatastore\x18\x01 \x01(\t\x12\x18\n\x10include_inactive\x18\x02 \x01(\x08\"H\n\x14GetDatastoreResponse\x12\x30\n\tdatastore\x18\x01 \x01(\x0b\x32\x1d.trove.conductor.v1.Datastore\"@\n\x1aGetDatastoreVersionRequest\x12\x11\n\tdatastore\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"T\n\x1bGetDatastoreVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"\x1e\n\x1cListDatastoreVersionsRequest\"W\n\x1dListDatastoreVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"V\n\x1d\x43reateDatastoreVersionRequest\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"W\n\x1e\x43reateDatastoreVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"\x87\x01\n\x1dUpdateDatastoreVersionRequest\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"W\n\x1eUpdateDatastoreVersionResponse\x12\x35\n\x07version\x18\x01 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"3\n\x1d\x44\x65leteDatastoreVersionRequest\x12\x12\n\nversion_id\x18\x01 \x01(\t\" \n\x1e\x44\x65leteDatastoreVersionResponse\"+\n\x16\x44\x65leteDatastoreRequest\x12\x11\n\tdatastore\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteDatastoreResponse2\xc3\x07\n\x10\x44\x61tastoreService\x12g\n\x0eListDatastores\x12).trove.conductor.v1.ListDatastoresRequest\x1a*.trove.conductor.v1.ListDatastoresResponse\x12\x61\n\x0cGetDatastore\x12\'.trove.conductor.v1.GetDatastoreRequest\x1a(.trove.conductor.v1.GetDatastoreResponse\x12v\n\x13GetDatastoreVersion\x12..trove.conductor.v1.GetDatastoreVersionRequest\x1a/.trove.conductor.v1.GetDatastoreVersionResponse\x12|\n\x15ListDatastoreVersions\x12\x30.trove.conductor.v1.ListDatastoreVersionsRequest\x1a\x31.trove.conductor.v1.ListDatastoreVersionsResponse\x12\x7f\n\x16\x43reateDatastoreVersion\x12\x31.trove.conductor.v1.CreateDatastoreVersionRequest\x1a\x32.trove.conductor.v1.CreateDatastoreVersionResponse\x12\x7f\n\x16UpdateDatastoreVersion\x12\x31.trove.conductor.v1.UpdateDatastoreVersionRequest\x1a\x32.trove.conductor.v1.UpdateDatastoreVersionResponse\x12\x7f\n\x16\x44\x65leteDatastoreVersion\x12\x31.trove.conductor.v1.DeleteDatastoreVersionRequest\x1a\x32.trove.conductor.v1.DeleteDatastoreVersionResponse\x12j\n\x0f\x44\x65leteDatastore\x12*.trove.conductor.v1.DeleteDatastoreRequest\x1a+.trove.conductor.v1.DeleteDatastoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.conductor.v1.datastore_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LISTDATASTORESREQUEST']._serialized_start=102
-  _globals['_LISTDATASTORESREQUEST']._serialized_end=151
-  _globals['_LISTDATASTORESRESPONSE']._serialized_start=153
-  _globals['_LISTDATASTORESRESPONSE']._serialized_end=228
-  _globals['_GETDATASTOREREQUEST']._serialized_start=230
-  _globals['_GETDATASTOREREQUEST']._serialized_end=270
-  _globals['_GETDATASTORERESPONSE']._serialized_start=272
-  _globals['_GETDATASTORERESPONSE']._serialized_end=344
-  _globals['_GETDATASTOREVERSIONREQUEST']._serialized_start=346
-  _globals['_GETDATASTOREVERSIONREQUEST']._serialized_end=410
-  _globals['_GETDATASTOREVERSIONRESPONSE']._serialized_start=412
-  _globals['_GETDATASTOREVERSIONRESPONSE']._serialized_end=496
-  _globals['_DATASTORESERVICE']._serialized_start=499
-  _globals['_DATASTORESERVICE']._serialized_end=841
+  _globals['_LISTDATASTORESREQUEST']._serialized_start=136
+  _globals['_LISTDATASTORESREQUEST']._serialized_end=185
+  _globals['_LISTDATASTORESRESPONSE']._serialized_start=187
+  _globals['_LISTDATASTORESRESPONSE']._serialized_end=262
+  _globals['_GETDATASTOREREQUEST']._serialized_start=264
+  _globals['_GETDATASTOREREQUEST']._serialized_end=330
+  _globals['_GETDATASTORERESPONSE']._serialized_start=332
+  _globals['_GETDATASTORERESPONSE']._serialized_end=404
+  _globals['_GETDATASTOREVERSIONREQUEST']._serialized_start=406
+  _globals['_GETDATASTOREVERSIONREQUEST']._serialized_end=470
+  _globals['_GETDATASTOREVERSIONRESPONSE']._serialized_start=472
+  _globals['_GETDATASTOREVERSIONRESPONSE']._serialized_end=556
+  _globals['_LISTDATASTOREVERSIONSREQUEST']._serialized_start=558
+  _globals['_LISTDATASTOREVERSIONSREQUEST']._serialized_end=588
+  _globals['_LISTDATASTOREVERSIONSRESPONSE']._serialized_start=590
+  _globals['_LISTDATASTOREVERSIONSRESPONSE']._serialized_end=677
+  _globals['_CREATEDATASTOREVERSIONREQUEST']._serialized_start=679
+  _globals['_CREATEDATASTOREVERSIONREQUEST']._serialized_end=765
+  _globals['_CREATEDATASTOREVERSIONRESPONSE']._serialized_start=767
+  _globals['_CREATEDATASTOREVERSIONRESPONSE']._serialized_end=854
+  _globals['_UPDATEDATASTOREVERSIONREQUEST']._serialized_start=857
+  _globals['_UPDATEDATASTOREVERSIONREQUEST']._serialized_end=992
+  _globals['_UPDATEDATASTOREVERSIONRESPONSE']._serialized_start=994
+  _globals['_UPDATEDATASTOREVERSIONRESPONSE']._serialized_end=1081
+  _globals['_DELETEDATASTOREVERSIONREQUEST']._serialized_start=1083
+  _globals['_DELETEDATASTOREVERSIONREQUEST']._serialized_end=1134
+  _globals['_DELETEDATASTOREVERSIONRESPONSE']._serialized_start=1136
+  _globals['_DELETEDATASTOREVERSIONRESPONSE']._serialized_end=1168
+  _globals['_DELETEDATASTOREREQUEST']._serialized_start=1170
+  _globals['_DELETEDATASTOREREQUEST']._serialized_end=1213
+  _globals['_DELETEDATASTORERESPONSE']._serialized_start=1215
+  _globals['_DELETEDATASTORERESPONSE']._serialized_end=1240
+  _globals['_DATASTORESERVICE']._serialized_start=1243
+  _globals['_DATASTORESERVICE']._serialized_end=2206
 # @@protoc_insertion_point(module_scope)

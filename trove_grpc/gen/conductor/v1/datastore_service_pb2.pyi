@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from trove_grpc.gen.conductor.v1 import resources_pb2 as _resources_pb2
@@ -69,16 +70,20 @@ class GetDatastoreRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATASTORE_FIELD_NUMBER: _builtins.int
+    INCLUDE_INACTIVE_FIELD_NUMBER: _builtins.int
     datastore: _builtins.str
     """Name or id."""
+    include_inactive: _builtins.bool
+    """Whether inactive versions are listed too, for administrators."""
     def __init__(
         self,
         *,
         datastore: _builtins.str = ...,
+        include_inactive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datastore", b"datastore"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datastore", b"datastore", "include_inactive", b"include_inactive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,3 +160,217 @@ class GetDatastoreVersionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetDatastoreVersionResponse: _TypeAlias = GetDatastoreVersionResponse  # noqa: Y015
+
+@_typing.final
+class ListDatastoreVersionsRequest(_message.Message):
+    """Asks for every version; there are few."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDatastoreVersionsRequest: _TypeAlias = ListDatastoreVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDatastoreVersionsResponse(_message.Message):
+    """Every version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.DatastoreVersion]: ...
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[_resources_pb2.DatastoreVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDatastoreVersionsResponse: _TypeAlias = ListDatastoreVersionsResponse  # noqa: Y015
+
+@_typing.final
+class CreateDatastoreVersionRequest(_message.Message):
+    """A new version: of `version` everything but the ids. datastore_name, name and
+    manager are required, and an image or image tags.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> _resources_pb2.DatastoreVersion: ...
+    def __init__(
+        self,
+        *,
+        version: _resources_pb2.DatastoreVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDatastoreVersionRequest: _TypeAlias = CreateDatastoreVersionRequest  # noqa: Y015
+
+@_typing.final
+class CreateDatastoreVersionResponse(_message.Message):
+    """The new version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> _resources_pb2.DatastoreVersion: ...
+    def __init__(
+        self,
+        *,
+        version: _resources_pb2.DatastoreVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateDatastoreVersionResponse: _TypeAlias = CreateDatastoreVersionResponse  # noqa: Y015
+
+@_typing.final
+class UpdateDatastoreVersionRequest(_message.Message):
+    """Changes of the version that `version.id` names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> _resources_pb2.DatastoreVersion: ...
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Among: name, manager, is_active, is_default, packages, image_id,
+        image_tags, registry_ext, repl_strategy.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: _resources_pb2.DatastoreVersion | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDatastoreVersionRequest: _TypeAlias = UpdateDatastoreVersionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateDatastoreVersionResponse(_message.Message):
+    """The changed version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def version(self) -> _resources_pb2.DatastoreVersion: ...
+    def __init__(
+        self,
+        *,
+        version: _resources_pb2.DatastoreVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDatastoreVersionResponse: _TypeAlias = UpdateDatastoreVersionResponse  # noqa: Y015
+
+@_typing.final
+class DeleteDatastoreVersionRequest(_message.Message):
+    """Which version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_ID_FIELD_NUMBER: _builtins.int
+    version_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        version_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version_id", b"version_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDatastoreVersionRequest: _TypeAlias = DeleteDatastoreVersionRequest  # noqa: Y015
+
+@_typing.final
+class DeleteDatastoreVersionResponse(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDatastoreVersionResponse: _TypeAlias = DeleteDatastoreVersionResponse  # noqa: Y015
+
+@_typing.final
+class DeleteDatastoreRequest(_message.Message):
+    """Which datastore."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASTORE_FIELD_NUMBER: _builtins.int
+    datastore: _builtins.str
+    """Name or id."""
+    def __init__(
+        self,
+        *,
+        datastore: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datastore", b"datastore"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDatastoreRequest: _TypeAlias = DeleteDatastoreRequest  # noqa: Y015
+
+@_typing.final
+class DeleteDatastoreResponse(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteDatastoreResponse: _TypeAlias = DeleteDatastoreResponse  # noqa: Y015

@@ -50,6 +50,31 @@ class DatastoreServiceStub:
                 request_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.GetDatastoreVersionRequest.SerializeToString,
                 response_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.GetDatastoreVersionResponse.FromString,
                 _registered_method=True)
+        self.ListDatastoreVersions = channel.unary_unary(
+                '/trove.conductor.v1.DatastoreService/ListDatastoreVersions',
+                request_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.ListDatastoreVersionsRequest.SerializeToString,
+                response_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.ListDatastoreVersionsResponse.FromString,
+                _registered_method=True)
+        self.CreateDatastoreVersion = channel.unary_unary(
+                '/trove.conductor.v1.DatastoreService/CreateDatastoreVersion',
+                request_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.CreateDatastoreVersionRequest.SerializeToString,
+                response_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.CreateDatastoreVersionResponse.FromString,
+                _registered_method=True)
+        self.UpdateDatastoreVersion = channel.unary_unary(
+                '/trove.conductor.v1.DatastoreService/UpdateDatastoreVersion',
+                request_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.UpdateDatastoreVersionRequest.SerializeToString,
+                response_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.UpdateDatastoreVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteDatastoreVersion = channel.unary_unary(
+                '/trove.conductor.v1.DatastoreService/DeleteDatastoreVersion',
+                request_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreVersionRequest.SerializeToString,
+                response_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreVersionResponse.FromString,
+                _registered_method=True)
+        self.DeleteDatastore = channel.unary_unary(
+                '/trove.conductor.v1.DatastoreService/DeleteDatastore',
+                request_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreRequest.SerializeToString,
+                response_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreResponse.FromString,
+                _registered_method=True)
 
 
 class DatastoreServiceServicer:
@@ -77,6 +102,47 @@ class DatastoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDatastoreVersions(self, request, context):
+        """Lists every version of every datastore, inactive ones too, by datastore
+        and name. Callers: api, operator. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateDatastoreVersion(self, request, context):
+        """Adds a version, and its datastore where there is none of that name.
+        Callers: api. Not idempotent: a repeat answers DATASTORE_VERSION_EXISTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDatastoreVersion(self, request, context):
+        """Changes a version; from then on the settings leave it alone. Callers: api.
+        Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDatastoreVersion(self, request, context):
+        """Removes a version that no instance or backup uses; from then on the
+        settings leave it alone. Callers: api. Idempotent in effect: a repeat
+        answers DATASTORE_VERSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteDatastore(self, request, context):
+        """Removes a datastore without versions. Callers: api. Idempotent in effect:
+        a repeat answers DATASTORE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatastoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +160,31 @@ def add_DatastoreServiceServicer_to_server(servicer, server):
                     servicer.GetDatastoreVersion,
                     request_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.GetDatastoreVersionRequest.FromString,
                     response_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.GetDatastoreVersionResponse.SerializeToString,
+            ),
+            'ListDatastoreVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDatastoreVersions,
+                    request_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.ListDatastoreVersionsRequest.FromString,
+                    response_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.ListDatastoreVersionsResponse.SerializeToString,
+            ),
+            'CreateDatastoreVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateDatastoreVersion,
+                    request_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.CreateDatastoreVersionRequest.FromString,
+                    response_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.CreateDatastoreVersionResponse.SerializeToString,
+            ),
+            'UpdateDatastoreVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDatastoreVersion,
+                    request_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.UpdateDatastoreVersionRequest.FromString,
+                    response_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.UpdateDatastoreVersionResponse.SerializeToString,
+            ),
+            'DeleteDatastoreVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDatastoreVersion,
+                    request_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreVersionRequest.FromString,
+                    response_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreVersionResponse.SerializeToString,
+            ),
+            'DeleteDatastore': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDatastore,
+                    request_deserializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreRequest.FromString,
+                    response_serializer=trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +269,141 @@ class DatastoreService:
             '/trove.conductor.v1.DatastoreService/GetDatastoreVersion',
             trove_dot_conductor_dot_v1_dot_datastore__service__pb2.GetDatastoreVersionRequest.SerializeToString,
             trove_dot_conductor_dot_v1_dot_datastore__service__pb2.GetDatastoreVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDatastoreVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.conductor.v1.DatastoreService/ListDatastoreVersions',
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.ListDatastoreVersionsRequest.SerializeToString,
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.ListDatastoreVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateDatastoreVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.conductor.v1.DatastoreService/CreateDatastoreVersion',
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.CreateDatastoreVersionRequest.SerializeToString,
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.CreateDatastoreVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDatastoreVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.conductor.v1.DatastoreService/UpdateDatastoreVersion',
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.UpdateDatastoreVersionRequest.SerializeToString,
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.UpdateDatastoreVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDatastoreVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.conductor.v1.DatastoreService/DeleteDatastoreVersion',
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreVersionRequest.SerializeToString,
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDatastore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trove.conductor.v1.DatastoreService/DeleteDatastore',
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreRequest.SerializeToString,
+            trove_dot_conductor_dot_v1_dot_datastore__service__pb2.DeleteDatastoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,27 @@ class DatastoreServiceStub:
     """Returns a datastore by name or id. Callers: api, operator. Idempotent."""
     GetDatastoreVersion: _grpc.UnaryUnaryMultiCallable[_datastore_service_pb2.GetDatastoreVersionRequest, _datastore_service_pb2.GetDatastoreVersionResponse]
     """Returns a version by name or id. Callers: api, operator. Idempotent."""
+    ListDatastoreVersions: _grpc.UnaryUnaryMultiCallable[_datastore_service_pb2.ListDatastoreVersionsRequest, _datastore_service_pb2.ListDatastoreVersionsResponse]
+    """Lists every version of every datastore, inactive ones too, by datastore
+    and name. Callers: api, operator. Idempotent.
+    """
+    CreateDatastoreVersion: _grpc.UnaryUnaryMultiCallable[_datastore_service_pb2.CreateDatastoreVersionRequest, _datastore_service_pb2.CreateDatastoreVersionResponse]
+    """Adds a version, and its datastore where there is none of that name.
+    Callers: api. Not idempotent: a repeat answers DATASTORE_VERSION_EXISTS.
+    """
+    UpdateDatastoreVersion: _grpc.UnaryUnaryMultiCallable[_datastore_service_pb2.UpdateDatastoreVersionRequest, _datastore_service_pb2.UpdateDatastoreVersionResponse]
+    """Changes a version; from then on the settings leave it alone. Callers: api.
+    Idempotent.
+    """
+    DeleteDatastoreVersion: _grpc.UnaryUnaryMultiCallable[_datastore_service_pb2.DeleteDatastoreVersionRequest, _datastore_service_pb2.DeleteDatastoreVersionResponse]
+    """Removes a version that no instance or backup uses; from then on the
+    settings leave it alone. Callers: api. Idempotent in effect: a repeat
+    answers DATASTORE_VERSION_NOT_FOUND.
+    """
+    DeleteDatastore: _grpc.UnaryUnaryMultiCallable[_datastore_service_pb2.DeleteDatastoreRequest, _datastore_service_pb2.DeleteDatastoreResponse]
+    """Removes a datastore without versions. Callers: api. Idempotent in effect:
+    a repeat answers DATASTORE_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class DatastoreServiceAsyncStub(DatastoreServiceStub):
@@ -51,6 +72,27 @@ class DatastoreServiceAsyncStub(DatastoreServiceStub):
     """Returns a datastore by name or id. Callers: api, operator. Idempotent."""
     GetDatastoreVersion: _aio.UnaryUnaryMultiCallable[_datastore_service_pb2.GetDatastoreVersionRequest, _datastore_service_pb2.GetDatastoreVersionResponse]  # type: ignore[assignment]
     """Returns a version by name or id. Callers: api, operator. Idempotent."""
+    ListDatastoreVersions: _aio.UnaryUnaryMultiCallable[_datastore_service_pb2.ListDatastoreVersionsRequest, _datastore_service_pb2.ListDatastoreVersionsResponse]  # type: ignore[assignment]
+    """Lists every version of every datastore, inactive ones too, by datastore
+    and name. Callers: api, operator. Idempotent.
+    """
+    CreateDatastoreVersion: _aio.UnaryUnaryMultiCallable[_datastore_service_pb2.CreateDatastoreVersionRequest, _datastore_service_pb2.CreateDatastoreVersionResponse]  # type: ignore[assignment]
+    """Adds a version, and its datastore where there is none of that name.
+    Callers: api. Not idempotent: a repeat answers DATASTORE_VERSION_EXISTS.
+    """
+    UpdateDatastoreVersion: _aio.UnaryUnaryMultiCallable[_datastore_service_pb2.UpdateDatastoreVersionRequest, _datastore_service_pb2.UpdateDatastoreVersionResponse]  # type: ignore[assignment]
+    """Changes a version; from then on the settings leave it alone. Callers: api.
+    Idempotent.
+    """
+    DeleteDatastoreVersion: _aio.UnaryUnaryMultiCallable[_datastore_service_pb2.DeleteDatastoreVersionRequest, _datastore_service_pb2.DeleteDatastoreVersionResponse]  # type: ignore[assignment]
+    """Removes a version that no instance or backup uses; from then on the
+    settings leave it alone. Callers: api. Idempotent in effect: a repeat
+    answers DATASTORE_VERSION_NOT_FOUND.
+    """
+    DeleteDatastore: _aio.UnaryUnaryMultiCallable[_datastore_service_pb2.DeleteDatastoreRequest, _datastore_service_pb2.DeleteDatastoreResponse]  # type: ignore[assignment]
+    """Removes a datastore without versions. Callers: api. Idempotent in effect:
+    a repeat answers DATASTORE_NOT_FOUND.
+    """
 
 class DatastoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Datastores and their versions."""
@@ -78,5 +120,56 @@ class DatastoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_datastore_service_pb2.GetDatastoreVersionResponse, _abc.Awaitable[_datastore_service_pb2.GetDatastoreVersionResponse]]:
         """Returns a version by name or id. Callers: api, operator. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def ListDatastoreVersions(
+        self,
+        request: _datastore_service_pb2.ListDatastoreVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datastore_service_pb2.ListDatastoreVersionsResponse, _abc.Awaitable[_datastore_service_pb2.ListDatastoreVersionsResponse]]:
+        """Lists every version of every datastore, inactive ones too, by datastore
+        and name. Callers: api, operator. Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateDatastoreVersion(
+        self,
+        request: _datastore_service_pb2.CreateDatastoreVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datastore_service_pb2.CreateDatastoreVersionResponse, _abc.Awaitable[_datastore_service_pb2.CreateDatastoreVersionResponse]]:
+        """Adds a version, and its datastore where there is none of that name.
+        Callers: api. Not idempotent: a repeat answers DATASTORE_VERSION_EXISTS.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateDatastoreVersion(
+        self,
+        request: _datastore_service_pb2.UpdateDatastoreVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datastore_service_pb2.UpdateDatastoreVersionResponse, _abc.Awaitable[_datastore_service_pb2.UpdateDatastoreVersionResponse]]:
+        """Changes a version; from then on the settings leave it alone. Callers: api.
+        Idempotent.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDatastoreVersion(
+        self,
+        request: _datastore_service_pb2.DeleteDatastoreVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datastore_service_pb2.DeleteDatastoreVersionResponse, _abc.Awaitable[_datastore_service_pb2.DeleteDatastoreVersionResponse]]:
+        """Removes a version that no instance or backup uses; from then on the
+        settings leave it alone. Callers: api. Idempotent in effect: a repeat
+        answers DATASTORE_VERSION_NOT_FOUND.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDatastore(
+        self,
+        request: _datastore_service_pb2.DeleteDatastoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datastore_service_pb2.DeleteDatastoreResponse, _abc.Awaitable[_datastore_service_pb2.DeleteDatastoreResponse]]:
+        """Removes a datastore without versions. Callers: api. Idempotent in effect:
+        a repeat answers DATASTORE_NOT_FOUND.
+        """
 
 def add_DatastoreServiceServicer_to_server(servicer: DatastoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -334,6 +334,9 @@ class DatastoreVersion(_message.Message):
     PACKAGES_FIELD_NUMBER: _builtins.int
     IMAGE_ID_FIELD_NUMBER: _builtins.int
     IMAGE_TAGS_FIELD_NUMBER: _builtins.int
+    REGISTRY_EXT_FIELD_NUMBER: _builtins.int
+    REPL_STRATEGY_FIELD_NUMBER: _builtins.int
+    IS_DEFAULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     version: _builtins.str
@@ -344,6 +347,13 @@ class DatastoreVersion(_message.Message):
     """Engine manager of the agent."""
     is_active: _builtins.bool
     image_id: _builtins.str
+    registry_ext: _builtins.str
+    """Trove's class paths, kept and shown as an administrator gave them; nothing
+    here loads code by name.
+    """
+    repl_strategy: _builtins.str
+    is_default: _builtins.bool
+    """Whether it is the datastore's default."""
     @_builtins.property
     def packages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -361,10 +371,13 @@ class DatastoreVersion(_message.Message):
         packages: _abc.Iterable[_builtins.str] | None = ...,
         image_id: _builtins.str = ...,
         image_tags: _abc.Iterable[_builtins.str] | None = ...,
+        registry_ext: _builtins.str = ...,
+        repl_strategy: _builtins.str = ...,
+        is_default: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datastore_id", b"datastore_id", "datastore_name", b"datastore_name", "id", b"id", "image_id", b"image_id", "image_tags", b"image_tags", "is_active", b"is_active", "manager", b"manager", "name", b"name", "packages", b"packages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datastore_id", b"datastore_id", "datastore_name", b"datastore_name", "id", b"id", "image_id", b"image_id", "image_tags", b"image_tags", "is_active", b"is_active", "is_default", b"is_default", "manager", b"manager", "name", b"name", "packages", b"packages", "registry_ext", b"registry_ext", "repl_strategy", b"repl_strategy", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
