@@ -17,6 +17,7 @@ from conductor.presence import PresenceTable
 from conductor.sealing import Sealer, load_sealer
 from conductor.services.datastores import DatastoreService
 from conductor.services.instances import InstanceService
+from conductor.services.management import ManagementService
 from conductor.services.modules import ModuleService
 from conductor.services.operations import OperationService
 from conductor.services.reports import ReportService
@@ -31,6 +32,7 @@ from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
     datastore_service_pb2_grpc,
     instance_service_pb2_grpc,
+    management_service_pb2_grpc,
     module_service_pb2_grpc,
     operation_service_pb2_grpc,
     report_service_pb2_grpc,
@@ -48,6 +50,7 @@ SERVICES = (
     "trove.conductor.v1.InstanceService",
     "trove.conductor.v1.DatastoreService",
     "trove.conductor.v1.ModuleService",
+    "trove.conductor.v1.ManagementService",
     "trove.conductor.v1.OperationService",
     "trove.conductor.v1.ReportService",
 )
@@ -124,6 +127,9 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
     )
     module_service_pb2_grpc.add_ModuleServiceServicer_to_server(
         ModuleService(database=database, sealer=sealer, now=now), server
+    )
+    management_service_pb2_grpc.add_ManagementServiceServicer_to_server(
+        ManagementService(config=config, database=database, presence=presence, now=now), server
     )
     operation_service_pb2_grpc.add_OperationServiceServicer_to_server(
         OperationService(

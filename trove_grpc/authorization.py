@@ -55,6 +55,8 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_CONDUCTOR}.DatastoreService/UpdateDatastoreVersion": _API,
     f"{_CONDUCTOR}.DatastoreService/DeleteDatastoreVersion": _API,
     f"{_CONDUCTOR}.DatastoreService/DeleteDatastore": _API,
+    f"{_CONDUCTOR}.ManagementService/ListManagedInstances": _READERS,
+    f"{_CONDUCTOR}.ManagementService/GetManagedInstance": _READERS,
     f"{_CONDUCTOR}.OperationService/ListOpenOperations": frozenset(
         {Role.TASKMANAGER, Role.OPERATOR}
     ),

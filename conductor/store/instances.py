@@ -203,6 +203,22 @@ def list_instances(
     return _load(session, query)
 
 
+def list_managed_instances(
+    session: Session, *, tenant_id: str, is_deleted: bool | None, offset: int, limit: int
+) -> list[InstanceRecord]:
+    """At most `limit` instances, newest first, after `offset` others; deleted ones too.
+
+    Empty `tenant_id`: every tenant. `is_deleted` None: deleted or not.
+    """
+    query = _records(include_deleted=True)
+    if tenant_id:
+        query = query.where(Instance.tenant_id == tenant_id)
+    if is_deleted is not None:
+        query = query.where(Instance.delete_time.is_not(None) == is_deleted)
+    newest_first = query.order_by(Instance.create_time.desc(), Instance.id)
+    return _load(session, newest_first.offset(offset).limit(limit))
+
+
 def rename_instance(
     session: Session, *, tenant_id: str, instance_id: str, name: str, now: dt.datetime
 ) -> InstanceRecord:
