@@ -14,7 +14,9 @@ from gateway.rest.control_plane import ControlPlane
 from gateway.rest.router import Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
 from gateway.rest.routes.catalog import Catalog
+from gateway.rest.routes.datastores import ManagedDatastores
 from gateway.rest.routes.instances import Instances
+from gateway.rest.routes.management import ManagedInstances
 from gateway.rest.routes.modules import ModuleRoutes
 from gateway.rest.routes.operations import Operations
 from gateway.rest.routes.versions import Versions
@@ -38,6 +40,8 @@ def build_app(
         Operations(control_plane),
         Catalog(control_plane),
         ModuleRoutes(control_plane.modules),
+        ManagedDatastores(control_plane.datastore_administration),
+        ManagedInstances(control_plane.management),
         Absent(control_plane),
     )
     for group in groups:

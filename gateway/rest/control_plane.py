@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.rest.ports.datastores import DatastoreAdministration
+from gateway.rest.ports.management import Management
 from gateway.rest.ports.modules import Modules
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
@@ -19,6 +21,12 @@ class ControlPlane(Protocol):
 
     @property
     def modules(self) -> Modules: ...
+
+    @property
+    def datastore_administration(self) -> DatastoreAdministration: ...
+
+    @property
+    def management(self) -> Management: ...
 
     async def create_instance(
         self, request: instance_service_pb2.CreateInstanceRequest

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from gateway.rest.peers import call_peer
+from gateway.rest.ports.datastores import DatastoreAdministration, GrpcDatastoreAdministration
+from gateway.rest.ports.management import GrpcManagement, Management
 from gateway.rest.ports.modules import GrpcModules, Modules
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.errors import TroveError
@@ -33,6 +35,10 @@ class GrpcControlPlane:
         self, *, conductor: PeerChannel, taskmanager: PeerChannel, wake_timeout: dt.timedelta
     ) -> None:
         self.modules: Modules = GrpcModules(conductor)
+        self.datastore_administration: DatastoreAdministration = GrpcDatastoreAdministration(
+            conductor
+        )
+        self.management: Management = GrpcManagement(conductor)
         self._conductor = conductor
         self._taskmanager = taskmanager
         self._wake_timeout = wake_timeout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
@@ -25,8 +27,18 @@ class Links:
             {"href": f"{self.base}/{resource}", "rel": "bookmark"},
         ]
 
-    def following(self, collection: str, *, limit: int, marker: str) -> list[Json]:
-        """The link to the next page. Clients unquote the marker once more than the URL asks."""
-        twice = quote(quote(marker, safe=""), safe="")
-        href = f"{self.base}/v1.0/{self.project_id}/{collection}?limit={limit}&marker={twice}"
+    def following(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        marker: str,
+        filters: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[Json]:
+        """The link to the next page, with the request's own filters.
+
+        Clients unquote the marker once more than the URL asks.
+        """
+        query = urlencode({"limit": limit, "marker": quote(marker, safe=""), **filters})
+        href = f"{self.base}/v1.0/{self.project_id}/{collection}?{query}"
         return [{"rel": "next", "href": href}]

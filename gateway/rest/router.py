@@ -46,6 +46,14 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetPage:
+    """Which part of a list is asked for, where pages are counted."""
+
+    limit: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One authenticated request."""
 
@@ -83,14 +91,24 @@ class Call:
         )
 
     def page(self) -> Page:
-        query = self.http.query
-        limit = query.get("limit", str(MAX_PAGE))
-        if not (limit.isascii() and limit.isdigit() and int(limit[:_MAX_LIMIT_DIGITS]) > 0):
-            raise InvalidRequestError("limit must be a whole number of at least 1.")
-        marker = query.get("marker", "")
+        """Raises InvalidRequestError for a limit that is none; Trove fails with 500."""
+        marker = self.http.query.get("marker", "")
         if len(marker) > _MAX_MARKER or not is_clean(marker):
             raise invalid("marker", "is not the id of the last item of a page")
-        return Page(limit=min(MAX_PAGE, int(limit[:_MAX_LIMIT_DIGITS])), marker=marker)
+        return Page(limit=self._limit(), marker=marker)
+
+    def offset_page(self) -> OffsetPage:
+        """Where Trove's marker is the number of items before the page."""
+        marker = self.http.query.get("marker", "0")
+        if not (marker.isascii() and marker.isdigit() and len(marker) <= _MAX_LIMIT_DIGITS):
+            raise invalid("marker", "is not the number of the items before a page")
+        return OffsetPage(limit=self._limit(), offset=int(marker))
+
+    def _limit(self) -> int:
+        limit = self.http.query.get("limit", str(MAX_PAGE))
+        if not (limit.isascii() and limit.isdigit() and int(limit[:_MAX_LIMIT_DIGITS]) > 0):
+            raise InvalidRequestError("limit must be a whole number of at least 1.")
+        return min(MAX_PAGE, int(limit[:_MAX_LIMIT_DIGITS]))
 
 
 Handler = Callable[[Call], Awaitable[web.Response]]

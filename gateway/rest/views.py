@@ -93,15 +93,27 @@ def datastore(item: resources_pb2.Datastore, links: Links) -> dict[str, Json]:
         "id": item.id,
         "name": item.name,
         "links": links.of("datastores", item.id),
-        "versions": [_version(version, links) for version in item.versions if version.is_active],
+        "versions": [
+            version_summary(version, links) for version in item.versions if version.is_active
+        ],
     }
     if item.default_version_id:
         view["default_version"] = item.default_version_id
     return view
 
 
+def version_summary(item: resources_pb2.DatastoreVersion, links: Links) -> dict[str, Json]:
+    """A version in a datastore's list."""
+    return {
+        "id": item.id,
+        "name": item.name,
+        "version": item.version or item.name,
+        "links": links.of("datastores/versions", item.id),
+    }
+
+
 def datastore_version(item: resources_pb2.DatastoreVersion, links: Links) -> dict[str, Json]:
-    return _version(item, links) | {"datastore": item.datastore_id}
+    return version_summary(item, links) | {"datastore": item.datastore_id}
 
 
 def flavor(item: task_manager_service_pb2.Flavor, links: Links) -> dict[str, Json]:
@@ -175,15 +187,6 @@ def _step(step: resources_pb2.Step) -> dict[str, Json]:
     if step.detail:
         view["detail"] = step.detail
     return view
-
-
-def _version(item: resources_pb2.DatastoreVersion, links: Links) -> dict[str, Json]:
-    return {
-        "id": item.id,
-        "name": item.name,
-        "version": item.version or item.name,
-        "links": links.of("datastores/versions", item.id),
-    }
 
 
 def _access(instance: resources_pb2.InstanceView) -> dict[str, Json]:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tests.fakes.rest_datastores import FakeDatastoreAdministration
+from tests.fakes.rest_management import FakeManagement
 from tests.fakes.rest_modules import FakeModules
 from trove_grpc.errors import (
     ConflictError,
@@ -38,6 +40,7 @@ def build_datastore(
             is_active=is_active,
         )
     datastore.default_version_id = datastore.versions[0].id
+    datastore.versions[0].is_default = True
     return datastore
 
 
@@ -59,6 +62,13 @@ class FakeControlPlane:
         self.created: list[instance_service_pb2.CreateInstanceRequest] = []
         self.woken: list[str] = []
         self.failure: Exception | None = None
+        self.datastore_administration = FakeDatastoreAdministration(
+            self.datastores,
+            lambda version_id: any(
+                item.datastore_version.id == version_id for item in self.instances.values()
+            ),
+        )
+        self.management = FakeManagement(self.instances)
         self._answers: dict[tuple[str, str], instance_service_pb2.CreateInstanceResponse] = {}
 
     def fail(self, error: TroveError | Exception | None) -> None:
@@ -181,7 +191,8 @@ class FakeControlPlane:
         ]
 
     async def list_datastores(self) -> Sequence[resources_pb2.Datastore]:
-        return [await self.get_datastore(item.id) for item in self.datastores]
+        found = [await self.get_datastore(item.id) for item in self.datastores]
+        return [item for item in found if item.versions]
 
     async def get_datastore(self, datastore: str) -> resources_pb2.Datastore:
         self._check()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from gateway.rest.admin import require_admin
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.new_instance import configuration_not_found, not_found
 from gateway.rest.router import Call, Handler, Route, answer
@@ -146,6 +147,5 @@ async def _missing_cluster(call: Call) -> web.Response:
 
 
 async def _manage(call: Call) -> web.Response:
-    if not call.caller.is_admin:
-        raise PermissionDeniedError("User does not have admin privileges.", reason="NOT_ADMIN")
+    require_admin(call)
     raise UnsupportedError("Management calls are not supported by this deployment yet.")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from gateway.rest import new_instance, views
+from gateway.rest import admin, new_instance, views
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.dialects import dialect_of
 from gateway.rest.fields import Fields
@@ -30,6 +30,7 @@ class Instances:
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self._control_plane = control_plane
+        self._management = control_plane.management
 
     def routes(self) -> list[Route]:
         return [
@@ -80,8 +81,14 @@ class Instances:
         return await self._list(call, views.instance_detail, "instances/detail")
 
     async def show(self, call: Call) -> web.Response:
-        instance = await self._control_plane.get_instance(call.project_id, call.segment("id"))
-        return answer({"instance": views.instance_shown(instance, call.links)})
+        instance_id = call.segment("id")
+        if call.caller.is_admin:  # of whichever project it is
+            item = await self._management.get_instance(instance_id, include_deleted=False)
+            view = views.instance_shown(item.instance, call.links) | admin.instance_extras(item)
+        else:
+            instance = await self._control_plane.get_instance(call.project_id, instance_id)
+            view = views.instance_shown(instance, call.links)
+        return answer({"instance": view})
 
     async def replace(self, call: Call) -> web.Response:
         changes = await call.fields("instance")

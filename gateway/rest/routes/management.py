@@ -1,0 +1,85 @@
+"""Instances of every project, for administrators."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.rest import admin
+from gateway.rest.admin import require_admin
+from gateway.rest.links import Json
+from gateway.rest.ports.management import Management
+from gateway.rest.router import Call, Route, answer
+from trove_grpc.errors import UnsupportedError
+from trove_grpc.gen.conductor.v1 import management_service_pb2 as pb2
+
+_INSTANCE = "/mgmt/instances/{id}"
+_DELETED = {
+    "true": pb2.DELETED_FILTER_ONLY_DELETED,
+    "false": pb2.DELETED_FILTER_ONLY_LIVING,
+}
+# What a link to the next page repeats of the request.
+_FILTERS = ("deleted", "include_clustered", "project_id")
+
+
+class ManagedInstances:
+    """Reads alone."""
+
+    def __init__(self, management: Management) -> None:
+        self._management = management
+
+    def routes(self) -> list[Route]:
+        return [
+            ("GET", "/mgmt/instances", self.list_instances),
+            ("GET", _INSTANCE, self.show),
+            ("GET", f"{_INSTANCE}/diagnostics", self.refuse_what_no_agent_tells),
+            ("GET", f"{_INSTANCE}/hwinfo", self.refuse_what_no_agent_tells),
+        ]
+
+    async def list_instances(self, call: Call) -> web.Response:
+        """Newest first; deleted ones too unless asked otherwise, as in Trove.
+
+        `include_clustered` changes nothing while there are no clusters.
+        """
+        require_admin(call)
+        page = call.offset_page()
+        query = call.http.query
+        found = await self._management.list_instances(
+            pb2.ListManagedInstancesRequest(
+                tenant_id=query.get("project_id", ""),
+                deleted=_DELETED.get(
+                    query.get("deleted", "").lower(), pb2.DELETED_FILTER_UNSPECIFIED
+                ),
+                page_size=page.limit,
+                offset=page.offset,
+            )
+        )
+        body: dict[str, Json] = {
+            "instances": [admin.managed_instance(item, call.links) for item in found.instances]
+        }
+        if found.has_more:
+            body["links"] = call.links.following(
+                "mgmt/instances",
+                limit=page.limit,
+                marker=str(page.offset + len(found.instances)),
+                filters={name: query[name] for name in _FILTERS if name in query},
+            )
+        return answer(body)
+
+    async def show(self, call: Call) -> web.Response:
+        require_admin(call)
+        item = await self._management.get_instance(
+            call.segment("id"),
+            include_deleted=call.http.query.get("deleted", "").lower() == "true",
+        )
+        return answer({"instance": admin.managed_instance_shown(item, call.links)})
+
+    async def refuse_what_no_agent_tells(self, call: Call) -> web.Response:
+        """In production Trove fails here too: none of its guests implements the call."""
+        require_admin(call)
+        await self._management.get_instance(call.segment("id"), include_deleted=False)
+        what = call.http.path.rpartition("/")[2]
+        raise UnsupportedError(
+            f"Guest agents do not report {what}; GET {call.http.path.rpartition('/')[0]} shows "
+            "what they report.",
+            reason="GUEST_CANNOT_TELL",
+        )
