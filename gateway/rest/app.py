@@ -13,7 +13,9 @@ from gateway.rest.auth import Authenticator
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.router import Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
+from gateway.rest.routes.backup_strategies import BackupStrategies
 from gateway.rest.routes.catalog import Catalog
+from gateway.rest.routes.clusters import Clusters
 from gateway.rest.routes.datastores import ManagedDatastores
 from gateway.rest.routes.instances import Instances
 from gateway.rest.routes.management import ManagedInstances
@@ -42,6 +44,8 @@ def build_app(
         ModuleRoutes(control_plane.modules),
         ManagedDatastores(control_plane.datastore_administration),
         ManagedInstances(control_plane.management),
+        Clusters(control_plane),
+        BackupStrategies(),
         Absent(control_plane),
     )
     for group in groups:

@@ -48,17 +48,8 @@ class Absent:
             ("POST", "/instances/{id}/action", self.act),
             ("GET", "/instances/{id}/backups", self._empty_of_instance("backups")),
             ("GET", "/instances/{id}/modules", self._empty_of_instance("modules")),
-            ("GET", "/backup_strategies", _empty("backup_strategies")),
-            ("POST", "/backup_strategies", _unsupported("Backup strategies")),
-            ("DELETE", "/backup_strategies", _unsupported("Backup strategies")),
             ("GET", "/modules/{id}/instances", _unsupported("Instances' modules")),
             ("PUT", "/modules/{id}/instances", _unsupported("Instances' modules")),
-            ("GET", "/clusters", _empty("clusters")),
-            ("POST", "/clusters", _unsupported("Clusters")),
-            *(
-                (method, "/clusters/{id}", _missing_cluster)
-                for method in ("GET", "POST", "DELETE")
-            ),
             *((method, "/mgmt/{rest:.*}", _manage) for method in _ALL),
         ]
         for path, root, missing in _KINDS:
@@ -140,10 +131,6 @@ def _missing(error: Callable[[str], NotFoundError]) -> Handler:
         raise error(call.segment("id"))
 
     return handle
-
-
-async def _missing_cluster(call: Call) -> web.Response:
-    raise NotFoundError(f"Cluster '{call.segment('id')}' cannot be found.")
 
 
 async def _manage(call: Call) -> web.Response:
