@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from tests.fakes.certificates import TestAuthority
 from tests.fakes.control_plane import running_conductor
+from tests.fakes.rest_admin import running_rest_with_admins
 from tests.fakes.rest_server import RestClient, running_rest
 from tests.integration.gateway_rest.test_control_plane import connected, running_task_manager
 from trove_grpc.client import call
@@ -31,16 +34,28 @@ class CommandError(Exception):
     """The command failed; its text is what a person would see."""
 
 
-@pytest.fixture
-async def deployment(tmp_path):
+@contextlib.asynccontextmanager
+async def deployed(tmp_path: Path, serve: Any) -> AsyncIterator[tuple[Any, ...]]:
     authority = TestAuthority()
     async with (
         running_conductor(tmp_path, authority) as conductor,
         running_task_manager(tmp_path / "taskmanager", authority) as (task_manager, address),
         connected(authority, tmp_path / "api", conductor.address, address) as control_plane,
-        running_rest(control_plane) as client,
+        serve(control_plane) as client,
     ):
         yield client, conductor, task_manager, tmp_path
+
+
+@pytest.fixture
+async def deployment(tmp_path):
+    async with deployed(tmp_path, running_rest) as deployment:
+        yield deployment
+
+
+@pytest.fixture
+async def administered(tmp_path):
+    async with deployed(tmp_path, running_rest_with_admins) as deployment:
+        yield deployment
 
 
 async def openstack(client: RestClient, home: Path, *arguments: str, read: bool = True) -> Any:
@@ -104,6 +119,41 @@ async def test_client_lists_what_may_be_chosen(deployment):
     assert flavors[0]["Name"] == "db.tiny"
     assert [row["Name"] for row in datastores] == ["postgresql"]
     assert [row["Version"] for row in versions] == ["15"]
+
+
+async def test_administrator_makes_changes_and_removes_versions(administered):
+    client, _conductor, _task_manager, home = administered
+
+    async def run(*arguments: str, read: bool = False) -> Any:
+        return await openstack(client, home, *arguments, read=read)
+
+    created = ("mysql", "mysql", "", "--image-tags", "trove,mysql", "--active", "--default")
+    await run("datastore", "version", "create", "8.0", *created)
+    (version,) = await run("datastore", "version", "list", "mysql", read=True)
+    with pytest.raises(CommandError, match=r"Datastore versions exist for datastore mysql"):
+        await run("datastore", "delete", "mysql")
+    await run("datastore", "version", "set", version["ID"], "--version-name", "8.0-lts")
+    (renamed,) = await run("datastore", "version", "list", "mysql", read=True)
+    await run("datastore", "version", "delete", version["ID"])
+    await run("datastore", "delete", "mysql")
+
+    assert renamed["Name"] == "8.0-lts"
+    assert [row["Name"] for row in await run("datastore", "list", read=True)] == ["postgresql"]
+
+
+async def test_administrator_lists_every_projects_instances(administered):
+    client, _conductor, _task_manager, home = administered
+    for project in ("alpha", "beta"):
+        body = {"instance": {"name": project, "flavorRef": "1", "volume": {"size": 1}}}
+        await client.for_project(project).send("POST", "/instances", body)
+    listed = await openstack(client, home, "database", "instance", "list", "--all-projects")
+    one = await openstack(client, home, "database", "instance", "list", "--project", "beta")
+
+    assert [(row["Name"], row["Tenant ID"]) for row in listed] == [
+        ("beta", "beta"),
+        ("alpha", "alpha"),
+    ]
+    assert [row["Name"] for row in one] == ["beta"]
 
 
 async def finish(conductor, operation_id: str) -> None:
