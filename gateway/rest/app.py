@@ -36,8 +36,17 @@ def build_app(
     """The application; `settings.max_body_bytes` bounds every body."""
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
     app.add_routes(Versions(settings).routes())
-    # Order matters: the first route that matches wins, and Absent has the wide ones.
-    groups: tuple[Routes, ...] = (
+    for group in route_groups(control_plane):
+        for method, path, handler in group.routes():
+            app.router.add_route(
+                method, f"/v1.0/{{project}}{path}", bind(handler, authenticator, settings)
+            )
+    return app
+
+
+def route_groups(control_plane: ControlPlane) -> tuple[Routes, ...]:
+    """The routes of a project. The first that matches wins: Absent, with wide ones, is last."""
+    return (
         Instances(control_plane),
         Operations(control_plane),
         Catalog(control_plane),
@@ -48,12 +57,6 @@ def build_app(
         BackupStrategies(),
         Absent(control_plane),
     )
-    for group in groups:
-        for method, path, handler in group.routes():
-            app.router.add_route(
-                method, f"/v1.0/{{project}}{path}", bind(handler, authenticator, settings)
-            )
-    return app
 
 
 @web.middleware
