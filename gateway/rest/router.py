@@ -104,6 +104,10 @@ class Call:
             raise invalid("marker", "is not the number of the items before a page")
         return OffsetPage(limit=self._limit(), offset=int(marker))
 
+    def filters(self, *names: str) -> dict[str, str]:
+        """Those of the named parameters that are there, for a link to the next page."""
+        return {name: self.http.query[name] for name in names if name in self.http.query}
+
     def _limit(self) -> int:
         limit = self.http.query.get("limit", str(MAX_PAGE))
         if not (limit.isascii() and limit.isdigit() and int(limit[:_MAX_LIMIT_DIGITS]) > 0):

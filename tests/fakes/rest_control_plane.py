@@ -121,7 +121,7 @@ class FakeControlPlane:
         )
         if request.HasField("access"):
             instance.access.CopyFrom(request.access)
-        operation = self._start("create_instance", instance, request.request_id)
+        operation = self.begin("create_instance", instance, request.request_id)
         instance.operation_id = operation.id
         self.instances[instance.id] = instance
         answer = instance_service_pb2.CreateInstanceResponse(
@@ -162,7 +162,7 @@ class FakeControlPlane:
             )
         if instance.status != "SHUTDOWN":
             instance.status, instance.operating_status = "SHUTDOWN", ""
-            instance.operation_id = self._start("delete_instance", instance, request_id).id
+            instance.operation_id = self.begin("delete_instance", instance, request_id).id
         return instance.operation_id
 
     async def get_operation(self, tenant_id: str, operation_id: str) -> resources_pb2.Operation:
@@ -181,7 +181,11 @@ class FakeControlPlane:
             for operation in reversed(self.operations.values())
             if (operation.tenant_id, operation.instance_id) == (tenant_id, instance_id)
         ]
-        return instance_service_pb2.ListOperationsResponse(operations=found[:page_size])
+        start = int(page_token or 0)
+        end = start + page_size
+        return instance_service_pb2.ListOperationsResponse(
+            operations=found[start:end], next_page_token=str(end) if len(found) > end else ""
+        )
 
     async def get_quota(self, tenant_id: str) -> Sequence[instance_service_pb2.QuotaResource]:
         self._check()
@@ -232,9 +236,10 @@ class FakeControlPlane:
     async def wake(self, operation_id: str) -> None:
         self.woken.append(operation_id)
 
-    def _start(
-        self, kind: str, instance: resources_pb2.InstanceView, request_id: str
+    def begin(
+        self, kind: str, instance: resources_pb2.InstanceView, request_id: str = ""
     ) -> resources_pb2.Operation:
+        """Start an operation on an instance."""
         operation = resources_pb2.Operation(
             id=str(uuid.uuid4()),
             kind=kind,

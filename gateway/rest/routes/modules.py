@@ -58,7 +58,10 @@ class ModuleRoutes:
         body: dict[str, Json] = {"modules": [view(module) for module in found.modules]}
         if found.next_page_token:
             body["links"] = call.links.following(
-                "modules", limit=page.limit, marker=found.next_page_token
+                "modules",
+                limit=page.limit,
+                marker=found.next_page_token,
+                filters=call.filters("datastore"),
             )
         return answer(body)
 

@@ -15,12 +15,15 @@ from tests.fakes.rest_admin import ADMIN_PROJECT, running_rest_with_admins
 from tests.fakes.rest_control_plane import FakeControlPlane
 from tests.fakes.rest_server import RestClient
 from tests.integration.gateway_rest.test_control_plane import new_instance
+from trove_grpc.gen.conductor.v1 import module_service_pb2
 
 MAX_PAGE = 20
 CASES = range(25)
-LISTS = ("/instances", "/instances/detail", "/mgmt/instances", "/mgmt/instances?deleted=false")
 # Every list that takes a limit, whether or not it has anything to show yet.
-LIMITED = ("/instances", "/instances/detail", "/mgmt/instances", "/clusters", "/mgmt/clusters")
+LIMITED = (
+    *("/instances", "/instances/detail", "/mgmt/instances", "/modules"),
+    *("/clusters", "/mgmt/clusters"),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,36 @@ async def filled(count: int) -> FakeControlPlane:
     return control_plane
 
 
+async def walks(control_plane: FakeControlPlane, count: int) -> dict[str, list[str]]:
+    """Path of each list with `count` items in it, and the ids it must show in order."""
+    newest_first = list(reversed(control_plane.instances))
+    for number in range(count):
+        spec = module_service_pb2.ModuleSpec(
+            name=f"m{number}", type="ping", contents=b"x", is_visible=True
+        )
+        await control_plane.modules.create(
+            module_service_pb2.CreateModuleRequest(
+                caller=module_service_pb2.ModuleCaller(tenant_id=ADMIN_PROJECT), spec=spec
+            )
+        )
+    expected = {
+        "/instances": sorted(newest_first),
+        "/instances/detail": sorted(newest_first),
+        "/mgmt/instances": newest_first,
+        f"/mgmt/instances?deleted=false&project_id={ADMIN_PROJECT}": newest_first,
+        "/modules": sorted(control_plane.modules.modules),
+    }
+    for instance in list(control_plane.instances.values())[:1]:
+        for _ in range(count - 1):  # its creation is one
+            control_plane.begin("restart", instance)
+        expected[f"/instances/{instance.id}/operations"] = [
+            operation.id
+            for operation in reversed(control_plane.operations.values())
+            if operation.instance_id == instance.id
+        ]
+    return expected
+
+
 def with_query(path: str, **query: Any) -> str:
     text = "&".join(f"{name}={value}" for name, value in query.items() if value is not None)
     return f"{path}{'&' if '?' in path else '?'}{text}" if text else path
@@ -64,8 +97,9 @@ async def walk(client: RestClient, path: str, limit: int | None) -> list[list[di
     while True:
         answer = await client.send("GET", with_query(path, limit=limit, marker=marker))
         assert answer.status == 200, answer.text
-        pages.append(answer.json["instances"])
         links = answer.json.get("links")
+        (items,) = (value for key, value in answer.json.items() if key != "links")
+        pages.append(items)
         if links is None:
             return pages
         ((relation, href),) = [(link["rel"], link["href"]) for link in links]
@@ -84,15 +118,13 @@ def flatten(pages: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
 async def test_every_item_is_on_one_page_in_order(seed: int):
     case = a_case(seed)
     control_plane = await filled(case.count)
-    newest_first = list(reversed(control_plane.instances))
     async with running_rest_with_admins(control_plane) as client:
-        for path in LISTS:
+        for path, expected in (await walks(control_plane, case.count)).items():
             pages = await walk(client, path, case.limit)
 
-            expected = newest_first if "mgmt" in path else sorted(newest_first)
-            assert flatten(pages) == expected, case
-            assert len(pages) == max(1, -(-case.count // case.page)), case
-            assert all(len(page) == case.page for page in pages[:-1]), case
+            assert flatten(pages) == expected, (case, path)
+            assert len(pages) == max(1, -(-case.count // case.page)), (case, path)
+            assert all(len(page) == case.page for page in pages[:-1]), (case, path)
 
 
 async def test_a_link_keeps_the_filters_of_its_request():
@@ -125,6 +157,16 @@ async def test_a_limit_that_is_none_is_refused(path: str, limit: str):
 async def test_a_count_that_is_none_is_refused(marker: str):
     async with running_rest_with_admins(FakeControlPlane()) as client:
         answer = await client.send("GET", "/mgmt/instances", params={"marker": marker})
+
+    assert answer.status == 400
+    assert "marker" in answer.message
+
+
+@pytest.mark.parametrize("path", ["/instances", "/modules"])
+@pytest.mark.parametrize("marker", ["x" * 256, "a%00b", "%0A"])
+async def test_a_marker_that_no_item_has_is_refused(path: str, marker: str):
+    async with running_rest_with_admins(FakeControlPlane()) as client:
+        answer = await client.send("GET", f"{path}?marker={marker}")
 
     assert answer.status == 400
     assert "marker" in answer.message
