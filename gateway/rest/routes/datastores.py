@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.rest import admin
 from gateway.rest.admin import require_admin
-from gateway.rest.fields import Fields, check_text, invalid
+from gateway.rest.fields import MAX_TEXT, Fields, check_text, invalid
 from gateway.rest.ports.datastores import DatastoreAdministration
 from gateway.rest.router import Call, Route, accepted, answer
 from trove_grpc.errors import PermissionDeniedError
@@ -67,7 +67,7 @@ class ManagedDatastores:
         require_admin(call)
         fields = await call.fields("version")
         fields.only("datastore_name", "version", *_CHANGEABLE)
-        datastore = fields.required_text("datastore_name")
+        datastore = _read_name(fields, "datastore_name", longest=MAX_TEXT)
         for required in ("name", "datastore_manager", "active"):
             if required not in fields:
                 raise invalid(fields.path, f"'{required}' is a required property")
@@ -105,7 +105,7 @@ def _read(fields: Fields) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, longest in (("name", _LONGEST_NAME), ("datastore_manager", _LONGEST_MANAGER)):
         if name in fields:
-            values[_CHANGEABLE[name]] = fields.required_text(name, longest=longest)
+            values[_CHANGEABLE[name]] = _read_name(fields, name, longest=longest)
     for name in ("image", "registry_ext", "repl_strategy"):
         if name in fields:
             values[_CHANGEABLE[name]] = fields.text(name, nullable=True)
@@ -119,6 +119,13 @@ def _read(fields: Fields) -> dict[str, Any]:
         if name in fields:
             values[_CHANGEABLE[name]] = _texts(fields, name, most=most, longest=longest)
     return values
+
+
+def _read_name(fields: Fields, name: str, *, longest: int) -> str:
+    text = fields.required_text(name, longest=longest)
+    if not any(character.isalnum() for character in text):
+        raise invalid(fields.at(name), "must contain at least one letter or digit")
+    return text
 
 
 def _texts(fields: Fields, name: str, *, most: int, longest: int) -> list[str]:

@@ -113,7 +113,11 @@ class Instances:
             call.project_id, page_size=page.limit, page_token=page.marker
         )
         body: dict[str, Json] = {
-            "instances": [view(instance, call.links) for instance in found.instances]
+            "instances": [
+                view(instance, call.links)
+                | ({"tenant_id": instance.tenant_id} if call.caller.is_admin else {})
+                for instance in found.instances
+            ]
         }
         if found.next_page_token:
             body["links"] = call.links.following(

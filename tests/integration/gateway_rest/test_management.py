@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from tests.fakes.rest_admin import running_rest_with_admins
+from tests.fakes.rest_admin import ADMIN_PROJECT, running_rest_with_admins
 from tests.fakes.rest_control_plane import FakeControlPlane
 from tests.integration.gateway_rest.test_control_plane import fake, new_instance, real
 from trove_grpc import errors
@@ -91,6 +91,7 @@ async def test_an_instance_that_never_was_is_not_found(control_plane, include_de
         ("GET", f"{PATH}/x"),
         ("GET", f"{PATH}/x/diagnostics"),
         ("GET", f"{PATH}/x/hwinfo"),
+        ("POST", f"{PATH}/x/action"),
         ("GET", "/mgmt/clusters"),
         ("GET", "/mgmt/clusters/x"),
         ("POST", "/mgmt/clusters/x/action"),
@@ -131,7 +132,10 @@ async def test_an_administrator_reads_any_projects_instance_by_the_common_route(
 async def test_an_administrators_own_list_has_his_project_alone(client, kept):
     await make(kept)
 
-    assert (await client.send("GET", "/instances?all_projects=true")).json == {"instances": []}
+    own = await make(kept, ADMIN_PROJECT)
+    listed = (await client.send("GET", "/instances?all_projects=true")).json["instances"]
+
+    assert [(item["id"], item["tenant_id"]) for item in listed] == [(own, ADMIN_PROJECT)]
 
 
 async def test_deleted_instances_are_shown_when_asked_for(client, kept):
@@ -162,6 +166,29 @@ async def test_what_no_agent_tells_is_said_to_be_so(client, kept):
         unknown = await client.send("GET", f"{PATH}/nope/{what}")
         assert (refused.status, unknown.status) == (501, 404)
         assert what in refused.message
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"stop": {}}, 501, "stop"),
+        ({"migrate": {"host": "h2"}}, 501, "migrate"),
+        ({"rebuild": {"image_id": "image-1"}}, 501, "rebuild"),
+        ({"rebuild": {}}, 400, "'image_id' is a required property"),
+        ({"foo": {}}, 400, "Invalid instance action: foo"),
+        ({"stop": {}, "reboot": {}}, 400, "Only one action can be specified per request."),
+        ({"stop": {}, "foo": {}}, 400, "Invalid instance action: foo"),
+        ({"stop": None}, 400, "must be an object"),
+        ({}, 400, "Only one action"),
+    ],
+)
+async def test_administrators_actions_are_checked(client, kept, body, status, message):
+    made = await make(kept)
+    answer = await client.send("POST", f"{PATH}/{made}/action", body)
+    elsewhere = await client.send("POST", f"{PATH}/nope/action", body)
+
+    assert (answer.status, message in answer.message) == (status, True), answer.text
+    assert elsewhere.status == (404 if status == 501 else 400)
 
 
 async def test_there_are_no_clusters_to_manage(client):
