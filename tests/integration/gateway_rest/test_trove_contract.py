@@ -7,7 +7,9 @@ and hosts differ; codes, error keys and the shape of every body must not, but fo
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tests.fakes.rest_control_plane import FakeControlPlane
 from tests.fakes.rest_server import Answer
 from trove_grpc.gen.common.v1 import engine_pb2
 
+ADRS = Path(__file__).parents[3] / "docs" / "adr"
 PAIRS = json.loads(Path(__file__).with_name("recorded_pairs.json").read_text())
 # The other pairs that were recorded, by what has to be here before they can be replayed.
 NOT_REPLAYED: dict[str, list[str]] = json.loads(
@@ -28,22 +31,41 @@ NOT_REPLAYED: dict[str, list[str]] = json.loads(
 
 @dataclass(frozen=True)
 class Difference:
-    """How an answer of ours may differ from Trove's, and why."""
+    """How an answer of ours may differ from Trove's, why, and by what right.
+
+    The right is one of Trove's bugs ("BUG …") or a numbered reason of an ADR ("ADR 37.3").
+    """
 
     why: str
     status: int | None = None
     added: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
     unlike: bool = False  # the body's shape is another one altogether
+    right: str = ""
 
 
-NOT_A_SERVER_ERROR = Difference("Trove fails with 500 on a client's mistake", 400, unlike=True)
-WEBOB_SHAPE = Difference("Trove answers in webob's own shape; clients read either", unlike=True)
-DEAD_IN_TROVE = Difference("Trove fails with 500: nothing implements it", 501, unlike=True)
+NONE = Difference("")
+OF_CHANCE = "ADR 37.6"
+NOT_A_SERVER_ERROR = Difference(
+    "Trove fails with 500 on a client's mistake",
+    400,
+    unlike=True,
+    right="BUG client errors answered with 500",
+)
+WEBOB_SHAPE = Difference(
+    "Trove answers in webob's own shape; clients read either", unlike=True, right="ADR 37.1"
+)
+DEAD_IN_TROVE = Difference(
+    "Trove fails with 500: nothing implements it",
+    501,
+    unlike=True,
+    right="BUG nothing implements the route",
+)
 NO_AGENT_TELLS = Difference(
     "recorded with a fake guest; in production Trove fails here, as no guest implements the call",
     501,
     unlike=True,
+    right="ADR 37.5",
 )
 OF_MACHINES = frozenset(
     {"addresses", "engine", "ip", "replica_of", "replicas"}
@@ -53,11 +75,13 @@ OUR_MACHINES = Difference(
     "no volume apart from its machine, no network names; no replicas and no root yet",
     added=OF_MACHINES,
     missing=OF_MACHINES,
+    right="ADR 37.3",
 )
 LOCAL_NETWORK = Difference(
     "local addresses have no network name; an engine's state is ours to add",
     added=frozenset({"engine"}),
     missing=frozenset({"network"}),
+    right="ADR 37.3",
 )
 
 DIFFERENCES = {
@@ -67,26 +91,22 @@ DIFFERENCES = {
     "act-empty": NOT_A_SERVER_ERROR,
     "inst-badjson": WEBOB_SHAPE,
     "inst-badct": WEBOB_SHAPE,
-    "v1 show": Difference("served without a token: SDKs probe it", 200, unlike=True),
+    "v1 show": Difference(
+        "served without a token: SDKs probe it", 200, unlike=True, right="ADR 37.2"
+    ),
     "limits": Difference(
         "no rate limits yet, so none are claimed",
         missing=frozenset({"nextAvailable", "remaining", "unit", "value", "uri", "regex"}),
+        right="ADR 37.4",
     ),
-    "dsv-voltypes": Difference("the local driver has one kind of disk", unlike=True),
-    "mgmt-list-dsv": Difference(
-        "image: null or text, as chance has the last item",
-        added=frozenset({"image"}),
-        missing=frozenset({"image"}),
-    ),
-    "ds-list-admin": Difference(
-        "null or text, as chance has the last item",
-        added=frozenset({"image", "packages"}),
-        missing=frozenset({"image", "packages"}),
+    "dsv-voltypes": Difference(
+        "the local driver has one kind of disk", unlike=True, right="ADR 37.4"
     ),
     "inst-show-admin": Difference(
         "as inst-show; the disk comes with its machine",
         added=frozenset({"engine", "volume_id"}),
         missing=frozenset({"network", "volume_id"}),
+        right="ADR 37.3",
     ),
     "m-list": OUR_MACHINES,
     "m-list-del": OUR_MACHINES,
@@ -95,19 +115,30 @@ DIFFERENCES = {
     "m-hw": NO_AGENT_TELLS,
     "m-upgrade": DEAD_IN_TROVE,
     "m-create": DEAD_IN_TROVE,
-    "ext2": Difference("reachable by nobody in Trove: not found", 404, unlike=True),
+    "ext2": Difference(
+        "reachable by nobody in Trove: not found", 404, unlike=True, right="ADR 37.7"
+    ),
     "inst-show-build": Difference(
-        "an address is known once it is recorded", missing=frozenset({"ip", "addresses"})
+        "an address is known once it is recorded",
+        missing=frozenset({"ip", "addresses"}),
+        right="ADR 37.3",
     ),
     "inst-show": LOCAL_NETWORK,
     "inst-list": LOCAL_NETWORK,
     "inst-detail": LOCAL_NETWORK,
     "inst-show-deleting": Difference(
-        "as above", added=frozenset({"engine"}), missing=frozenset({"network"})
+        "as above", added=frozenset({"engine"}), missing=frozenset({"network"}), right="ADR 37.3"
     ),
-    "mod-list-admin": Difference("Trove fails with 500 for an administrator", 200, unlike=True),
+    "mod-list-admin": Difference(
+        "Trove fails with 500 for an administrator",
+        200,
+        unlike=True,
+        right="BUG admin GET /modules sorts by a tenant that is none",
+    ),
     "inst-list-lim": Difference(
-        "which instance comes first is chance", added=frozenset({"ip", "addresses"})
+        "which instance comes first is chance",
+        added=frozenset({"ip", "addresses"}),
+        right=OF_CHANCE,
     ),
 }
 
@@ -211,12 +242,19 @@ def shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     if isinstance(value, list):
-        merged: Any = {}
-        for item in value:
-            one = shape(item)
-            merged = {**merged, **one} if isinstance(one, dict) else one
-        return [merged]
-    return "number" if type(value) in (int, float) else type(value).__name__
+        return [functools.reduce(union, map(shape, value), {})]
+    return frozenset({"number" if type(value) in (int, float) else type(value).__name__})
+
+
+def union(one: Any, other: Any) -> Any:
+    """The shape of either; nothing has no shape."""
+    if isinstance(one, frozenset) and isinstance(other, frozenset):
+        return one | other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one | {key: union(one.get(key, {}), item) for key, item in other.items()}
+    if isinstance(one, list) and isinstance(other, list):
+        return [union(one[0], other[0])]
+    return other
 
 
 def without(value: Any, keys: frozenset[str]) -> Any:
@@ -227,24 +265,59 @@ def without(value: Any, keys: frozenset[str]) -> Any:
     return value
 
 
+def is_as_recorded(pair: dict[str, Any], answer: Answer, difference: Difference) -> bool:
+    """Whether code and shape are Trove's, but for the difference."""
+    if answer.status != (difference.status or pair["status"]):
+        return False
+    if difference.unlike:
+        return True
+    if pair["resp"] is None:
+        return answer.text == ""
+    expected = without(shape(pair["resp"]), difference.missing)
+    return bool(without(shape(answer.json), difference.added) == expected)
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair["label"] for pair in PAIRS])
 def test_answer_has_troves_code_and_shape(pair: dict[str, Any], answers: dict[str, Answer]):
     answer = answers[pair["label"]]
-    difference = DIFFERENCES.get(pair["label"], Difference(""))
+    difference = DIFFERENCES.get(pair["label"], NONE)
 
-    assert answer.status == (difference.status or pair["status"]), answer.text
+    assert is_as_recorded(pair, answer, difference), (
+        f"{answer.status} {answer.text}\nrecorded: {pair['status']} {json.dumps(pair['resp'])}"
+    )
 
-    if difference.unlike:
-        return
-    if pair["resp"] is None:
-        assert answer.text == ""
-        return
-    expected = without(shape(pair["resp"]), difference.missing)
-    assert without(shape(answer.json), difference.added) == expected
+
+def test_every_listed_difference_is_one(answers: dict[str, Answer]):
+    recorded = {pair["label"]: pair for pair in PAIRS}
+    needless = [
+        label
+        for label, difference in DIFFERENCES.items()
+        if difference.right != OF_CHANCE and is_as_recorded(recorded[label], answers[label], NONE)
+    ]
+    assert needless == []
 
 
 def test_every_listed_difference_names_a_recorded_pair():
     assert set(DIFFERENCES) <= {pair["label"] for pair in PAIRS}
+
+
+def reasons() -> set[str]:
+    """Every numbered reason of every ADR, such as "ADR 37.3"."""
+    return {
+        f"ADR {int(path.name[:4])}.{number}"
+        for path in ADRS.glob("*.md")
+        for number in re.findall(r"^(\d+)\. ", path.read_text(), re.MULTILINE)
+    }
+
+
+def test_every_listed_difference_has_a_right_to_be():
+    written = reasons()
+    without = {
+        label: difference.right
+        for label, difference in DIFFERENCES.items()
+        if not difference.right.startswith("BUG ") and difference.right not in written
+    }
+    assert without == {}
 
 
 def test_no_pair_is_both_replayed_and_left_out():
