@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
 from conductor.models import Backup, Datastore, DatastoreVersion, Instance, ManagedBy
@@ -48,19 +49,11 @@ def create_version(session: Session, new: NewVersion) -> VersionAndDatastore:
     port = _port_of(new.manager)
     _check_image(new.image_id, new.image_tags)
     datastore = _ensure_datastore(session, new, port)
-    row = find_version(session, datastore.id, new.name, new.version)
-    if row is not None and row.delete_time is None:
+    row, is_new = datastores.ensure_version(
+        session, datastore, str(uuid.uuid4()), new.name, new.version
+    )
+    if not is_new and row.delete_time is None:
         raise _exists(new.name, new.version)
-    if row is None:
-        row = DatastoreVersion(
-            id=str(uuid.uuid4()),
-            datastore_id=datastore.id,
-            name=new.name,
-            version=new.version,
-            is_active=new.is_active,
-            manager=new.manager,
-        )
-        session.add(row)
     row.delete_time = None
     row.managed_by = ManagedBy.ADMINISTRATOR.value
     row.is_active, row.manager = new.is_active, new.manager
@@ -98,7 +91,10 @@ def update_version(
         _set_default(datastore, version.id)
     elif is_default is False and datastore.default_version_id == version.id:
         _set_default(datastore, None)
-    session.flush()
+    try:
+        session.flush()
+    except exc.IntegrityError as error:  # the name was taken after it was looked for
+        raise _exists(name, version.version) from error
     return version, datastore
 
 
@@ -139,17 +135,13 @@ _LIVING_BACKUP = sa.exists().where(Backup.instance_id == Instance.id, Backup.del
 
 
 def _ensure_datastore(session: Session, new: NewVersion, port: int) -> Datastore:
-    datastore = session.scalar(sa.select(Datastore).where(Datastore.name == new.datastore))
-    if datastore is None:
-        datastore = Datastore(
-            id=datastores.datastore_id(new.datastore),
-            name=new.datastore,
-            manager=new.manager,
-            port=port,
-            managed_by=ManagedBy.ADMINISTRATOR.value,
-        )
-        session.add(datastore)
-        session.flush()
+    datastore = datastores.ensure_datastore(
+        session,
+        name=new.datastore,
+        manager=new.manager,
+        port=port,
+        managed_by=ManagedBy.ADMINISTRATOR,
+    )
     if datastore.delete_time is not None:
         datastore.delete_time = None
         datastore.manager, datastore.port = new.manager, port

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 
 from conductor import config
 from conductor.models import Datastore, DatastoreVersion, ManagedBy
-from trove_grpc.errors import InvalidRequestError, NotFoundError
+from conductor.store.dialects import insert_if_absent
+from trove_grpc.errors import InvalidRequestError, NotFoundError, StaleError
 
 # Ids derive from names, so that every conductor and every new database gives the same ones.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://trove.invalid/datastores")
@@ -61,17 +62,10 @@ def write_datastores(session: Session, offered: Sequence[config.Datastore]) -> N
 
 
 def _settle_datastore(session: Session, wanted: config.Datastore) -> Datastore:
-    datastore = session.scalar(sa.select(Datastore).where(Datastore.name == wanted.name))
-    if datastore is None:
-        datastore = Datastore(
-            id=datastore_id(wanted.name),
-            name=wanted.name,
-            manager=wanted.manager,
-            port=wanted.port,
-        )
-        session.add(datastore)
-        session.flush()
-    elif datastore.managed_by == ManagedBy.SETTINGS:
+    datastore = ensure_datastore(
+        session, name=wanted.name, manager=wanted.manager, port=wanted.port
+    )
+    if datastore.managed_by == ManagedBy.SETTINGS:
         datastore.manager, datastore.port = wanted.manager, wanted.port
     return datastore
 
@@ -86,32 +80,71 @@ def _settle_version(
         DatastoreVersion, key
     )
     if row is None:
-        row = DatastoreVersion(
-            id=key,
-            datastore_id=datastore.id,
-            name=version.name,
-            version=number,
-            is_active=version.active,
-            manager=wanted.manager,
-        )
-        session.add(row)
+        row, _ = ensure_version(session, datastore, key, version.name, number)
         datastore.delete_time = None
-    elif row.managed_by == ManagedBy.SETTINGS:
+    if row.managed_by == ManagedBy.SETTINGS:
         row.is_active, row.manager = version.active, wanted.manager
     session.flush()
     return row
 
 
+def ensure_datastore(
+    session: Session,
+    *,
+    name: str,
+    manager: str,
+    port: int,
+    managed_by: ManagedBy = ManagedBy.SETTINGS,
+) -> Datastore:
+    """The datastore of this name, a deleted one too; added where there is none."""
+    row = {
+        "id": datastore_id(name),
+        "name": name,
+        "manager": manager,
+        "port": port,
+        "managed_by": managed_by.value,
+    }
+    insert_if_absent(session, Datastore, row)
+    return session.scalars(sa.select(Datastore).where(Datastore.name == name)).one()
+
+
+def ensure_version(
+    session: Session, datastore: Datastore, key: str, name: str, number: str
+) -> tuple[DatastoreVersion, bool]:
+    """The version of this name and number, a deleted one too, and whether it was added."""
+    row = {
+        "id": key,
+        "datastore_id": datastore.id,
+        "name": name,
+        "version": number,
+        "is_active": False,
+        "manager": datastore.manager,
+        "managed_by": ManagedBy.SETTINGS.value,
+        "image_id": "",
+        "image_tags": [],
+        "packages": [],
+        "registry_ext": "",
+        "repl_strategy": "",
+    }
+    is_new = insert_if_absent(session, DatastoreVersion, row)
+    found = find_version(session, datastore.id, name, number)
+    if found is None:
+        raise StaleError(f"datastore version {name} ({number}) was renamed meanwhile; try again")
+    return found, is_new
+
+
 def find_version(
     session: Session, datastore: str, name: str, number: str
 ) -> DatastoreVersion | None:
-    """The row of this datastore id, name and number; a deleted one too."""
+    """The row of this datastore id, name and number, a deleted one too; locked."""
     return session.scalar(
-        sa.select(DatastoreVersion).where(
+        sa.select(DatastoreVersion)
+        .where(
             DatastoreVersion.datastore_id == datastore,
             DatastoreVersion.name == name,
             DatastoreVersion.version == number,
         )
+        .with_for_update()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -83,6 +84,21 @@ async def test_a_version_that_is_there_already_is_refused(database: Database):
     await add(database, version="8.0.37")
     with pytest.raises(AlreadyExistsError, match=r"'8\.0\(8\.0\.36\)' already exists"):
         await add(database)
+
+
+async def test_of_many_who_add_one_version_at_once_one_succeeds(database: Database):
+    results = await asyncio.gather(*(add(database) for _ in range(8)), return_exceptions=True)
+
+    made = [result for result in results if isinstance(result, str)]
+    assert len(made) == 1
+    assert sum(isinstance(result, AlreadyExistsError) for result in results) == 7
+
+
+async def test_conductors_that_start_at_once_offer_each_version_once(database: Database):
+    new = Datastore(name="redis", manager="redis", port=6379, versions=(Version(name="7.0"),))
+    await asyncio.gather(*(restart(database, OFFERED, new) for _ in range(4)))
+
+    assert await names(database, "redis", all_of_them=False) == ["7.0"]
 
 
 async def test_a_version_needs_an_image_or_tags_and_a_known_engine(database: Database):
