@@ -21,7 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.mutations import authorisation, enrolment, identity, quarantine, revocation
+from tests.mutations import (
+    administration,
+    authorisation,
+    enrolment,
+    identity,
+    quarantine,
+    revocation,
+)
 from tests.mutations.mutation import HOUSE, LISTENERS, Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,6 +166,7 @@ MUTATIONS = (
     *HOUSE_MUTATIONS,
     *identity.MUTATIONS,
     *authorisation.MUTATIONS,
+    *administration.MUTATIONS,
     *enrolment.MUTATIONS,
     *revocation.MUTATIONS,
     *quarantine.MUTATIONS,

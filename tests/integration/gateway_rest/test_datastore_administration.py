@@ -249,7 +249,10 @@ async def test_administrators_see_inactive_versions_and_more_of_each(client):
         assert [version["name"] for version in hidden["versions"]] == ["15"]
         assert seen["versions"][1]["active"] is False
         assert "active" not in hidden["versions"][0]
-    listed = (await client.send("GET", "/datastores/postgresql/versions")).json["versions"]
+    path = "/datastores/postgresql/versions"
+    listed = (await client.send("GET", path)).json["versions"]
+    offered = (await others.send("GET", path)).json["versions"]
     shown = (await others.send("GET", "/datastores/postgresql/versions/15")).json["version"]
     assert {version["active"] for version in listed} == {True, False}
+    assert [version["name"] for version in offered] == ["15"]
     assert set(shown) == {"id", "name", "version", "links", "datastore"}
