@@ -136,7 +136,10 @@ class Instance(Base):
     """The desired instance and where it was placed. What is observed is in GuestPresence."""
 
     __tablename__ = "instances"
-    __table_args__ = (Index(None, "tenant_id", "delete_time", "id"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "delete_time", "id"),
+        Index(None, "create_time", "id"),  # administrators' pages, newest first
+    )
 
     id: Mapped[str] = mapped_column(Id, primary_key=True)
     tenant_id: Mapped[str] = mapped_column(TenantId)

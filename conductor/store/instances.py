@@ -215,7 +215,7 @@ def list_managed_instances(
         query = query.where(Instance.tenant_id == tenant_id)
     if is_deleted is not None:
         query = query.where(Instance.delete_time.is_not(None) == is_deleted)
-    newest_first = query.order_by(Instance.create_time.desc(), Instance.id)
+    newest_first = query.order_by(Instance.create_time.desc(), Instance.id.desc())
     return _load(session, newest_first.offset(offset).limit(limit))
 
 

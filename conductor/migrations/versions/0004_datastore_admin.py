@@ -1,4 +1,4 @@
-"""What administrators say of datastores and versions, beside the settings."""
+"""What administrators say of datastores and versions; their pages of every instance."""
 
 from __future__ import annotations
 
@@ -34,3 +34,4 @@ def upgrade() -> None:
         "UPDATE datastore_versions SET manager = (SELECT datastores.manager FROM datastores "
         "WHERE datastores.id = datastore_versions.datastore_id)"
     )
+    op.create_index(op.f("ix_instances_create_time_id"), "instances", ["create_time", "id"])
