@@ -9,6 +9,8 @@ from pathlib import Path
 from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError
 
+_LONGEST_SLICE_LIFETIME = dt.timedelta(seconds=60)
+_UNLIMITED = -1
 _LONGEST_PERSIST_INTERVAL = dt.timedelta(seconds=30)
 
 
@@ -40,6 +42,45 @@ class Quotas:
     volumes: int = 40  # GiB, summed over instances
     ram: int = -1  # MiB, summed over instances
     backups: int = 50
+
+
+# The rates there are, as `Rates` names their limits: a verb, or POST below /mgmt.
+RATES = ("GET", "POST", "PUT", "DELETE", "MANAGE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Requests a minute of each tenant, by all API processes together; -1 is unlimited.
+
+    The limits are Trove's.
+    """
+
+    get: int = 200
+    post: int = 200
+    put: int = 200  # and PATCH
+    delete: int = 200
+    manage: int = 200  # POST below /mgmt, which counts as POST too
+    # Requests an API process may let through before it asks again. Larger ones mean fewer
+    # writes, and more that lies unused with one process while another refuses.
+    slice: int = 10
+    # How long a slice is good; what is left of it then is free again.
+    lifetime: dt.timedelta = dt.timedelta(seconds=5)
+
+    def __post_init__(self) -> None:
+        if self.slice < 1:
+            raise InvalidRequestError("rates.slice must be at least 1")
+        if not dt.timedelta() < self.lifetime <= _LONGEST_SLICE_LIFETIME:
+            raise InvalidRequestError("rates.lifetime must be more than 0 and at most 60 seconds")
+        for rate in RATES:
+            if self.limit(rate) < _UNLIMITED:
+                raise InvalidRequestError(
+                    f"rates.{rate.lower()} must be at least 0, or -1 for unlimited"
+                )
+
+    def limit(self, rate: str) -> int:
+        """Requests a minute of one of RATES."""
+        limit: int = getattr(self, rate.lower())
+        return limit
 
 
 _POSTGRESQL = Datastore(
@@ -82,6 +123,7 @@ class Config:
     default_datastore: str = "postgresql"
     datastores: tuple[Datastore, ...] = (_POSTGRESQL,)
     quotas: Quotas = field(default_factory=Quotas)
+    rates: Rates = field(default_factory=Rates)
     # Largest volume, GiB; -1 is unlimited. Trove's max_accepted_volume_size.
     max_volume_size: int = 10
     # Calls that may wait for the database at once; more are refused as overloaded.

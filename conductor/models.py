@@ -402,3 +402,18 @@ class InstanceModule(Base):
     )
     md5: Mapped[str] = mapped_column(String(32))
     apply_time: Mapped[dt.datetime]
+
+
+class RateWindow(Base):
+    """What API processes were leased of one of a tenant's rates, over the last minute.
+
+    Narrow and short-lived: one row for each rate that was used, read and written as a whole.
+    """
+
+    __tablename__ = "rate_windows"
+
+    tenant_id: Mapped[str] = mapped_column(TenantId, primary_key=True)
+    rate: Mapped[str] = mapped_column(State, primary_key=True)
+    leases: Mapped[list[Any]] = mapped_column(JSON)  # [id, amount, expiry] of each
+    spent: Mapped[list[Any]] = mapped_column(JSON)  # [second, amount] of each
+    update_time: Mapped[dt.datetime] = mapped_column(index=True)

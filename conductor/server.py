@@ -20,8 +20,9 @@ from conductor.services.instances import InstanceService
 from conductor.services.management import ManagementService
 from conductor.services.modules import ModuleService
 from conductor.services.operations import OperationService
+from conductor.services.rates import RateService
 from conductor.services.reports import ReportService
-from conductor.store import datastores, reports
+from conductor.store import datastores, rates, reports
 from pki import shared_metrics
 from pki.denials import DenialList
 from pki.feed import DenialFeed
@@ -35,6 +36,7 @@ from trove_grpc.gen.conductor.v1 import (
     management_service_pb2_grpc,
     module_service_pb2_grpc,
     operation_service_pb2_grpc,
+    rate_service_pb2_grpc,
     report_service_pb2_grpc,
 )
 from trove_grpc.identity import Role
@@ -52,6 +54,7 @@ SERVICES = (
     "trove.conductor.v1.ModuleService",
     "trove.conductor.v1.ManagementService",
     "trove.conductor.v1.OperationService",
+    "trove.conductor.v1.RateService",
     "trove.conductor.v1.ReportService",
 )
 _TIDY_INTERVAL = dt.timedelta(minutes=10)
@@ -137,6 +140,9 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
         ),
         server,
     )
+    rate_service_pb2_grpc.add_RateServiceServicer_to_server(
+        RateService(settings=config.rates, database=database, now=now), server
+    )
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(
         ReportService(
             config=config,
@@ -190,5 +196,6 @@ async def _tidy(
         presence.forget_silent(now())
         try:
             await database.write(reports.forget_requests, before=now() - config.request_retention)
+            await database.write(rates.forget_windows, before=now() - _TIDY_INTERVAL)
         except TroveError as error:
             log.warning("could not tidy the database, trying again later: %s", error)

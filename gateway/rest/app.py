@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from gateway.rest import metrics, problems
 from gateway.rest.auth import Authenticator
 from gateway.rest.control_plane import ControlPlane
+from gateway.rest.rates import RateLimiter
 from gateway.rest.router import Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
 from gateway.rest.routes.backup_strategies import BackupStrategies
@@ -18,6 +19,7 @@ from gateway.rest.routes.catalog import Catalog
 from gateway.rest.routes.clusters import Clusters
 from gateway.rest.routes.datastores import ManagedDatastores
 from gateway.rest.routes.instances import Instances
+from gateway.rest.routes.limits import Limits
 from gateway.rest.routes.management import ManagedInstances
 from gateway.rest.routes.modules import ModuleRoutes
 from gateway.rest.routes.operations import Operations
@@ -36,19 +38,22 @@ def build_app(
     """The application; `settings.max_body_bytes` bounds every body."""
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
     app.add_routes(Versions(settings).routes())
-    for group in route_groups(control_plane):
+    limiter = RateLimiter(control_plane.rates)
+    for group in route_groups(control_plane, limiter):
         for method, path, handler in group.routes():
+            gate = limiter.gate(method, path)
             app.router.add_route(
-                method, f"/v1.0/{{project}}{path}", bind(handler, authenticator, settings)
+                method, f"/v1.0/{{project}}{path}", bind(handler, authenticator, gate, settings)
             )
     return app
 
 
-def route_groups(control_plane: ControlPlane) -> tuple[Routes, ...]:
+def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Routes, ...]:
     """The routes of a project. The first that matches wins: Absent, with wide ones, is last."""
     return (
         Instances(control_plane),
         Operations(control_plane),
+        Limits(control_plane, limiter),
         Catalog(control_plane),
         ModuleRoutes(control_plane.modules),
         ManagedDatastores(control_plane.datastore_administration),

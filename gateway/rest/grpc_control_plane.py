@@ -11,6 +11,7 @@ from gateway.rest.peers import call_peer
 from gateway.rest.ports.datastores import DatastoreAdministration, GrpcDatastoreAdministration
 from gateway.rest.ports.management import GrpcManagement, Management
 from gateway.rest.ports.modules import GrpcModules, Modules
+from gateway.rest.ports.rates import GrpcRates, Rates
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
@@ -39,6 +40,7 @@ class GrpcControlPlane:
             conductor
         )
         self.management: Management = GrpcManagement(conductor)
+        self.rates: Rates = GrpcRates(conductor)
         self._conductor = conductor
         self._taskmanager = taskmanager
         self._wake_timeout = wake_timeout

@@ -1,15 +1,24 @@
-"""How long requests take, by route."""
+"""How long requests take, by route, and how many are refused for coming too often."""
 
 from __future__ import annotations
 
 from aiohttp import web
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 REST_SECONDS = Histogram(
     "trove_rest_seconds",
     "Time spent answering REST requests, seconds",
     ["method", "route", "code"],
     buckets=(0.005, 0.025, 0.1, 0.5, 2.5, 10),
+)
+RATE_REFUSED = Counter(
+    "trove_rest_rate_refused_total",
+    "Requests refused because a tenant's rate is used up",
+    ["rate"],
+)
+AUTHENTICATION_REFUSED = Counter(
+    "trove_rest_authentication_refused_total",
+    "Requests refused unread because too many of their address had failed to authenticate",
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 

@@ -8,6 +8,7 @@ codes and keys are Trove's. A reason that Trove answers unlike its kind (an unkn
 from __future__ import annotations
 
 import json
+import math
 
 from aiohttp import web
 
@@ -63,6 +64,8 @@ _KEYS = {
 # What a client that does not know better should wait, seconds.
 _RETRY_AFTER = {503: 2}
 _INTERNAL = 500
+# Trove's words where a rate is used up; which one it was stands in `details`.
+_RATE_LIMITED = "This request was rate-limited."
 
 
 def status_of(error: errors.TroveError) -> int:
@@ -85,14 +88,20 @@ def render(error: errors.TroveError) -> web.Response:
             "Internal Server Error. Please keep this ID to help us figure out what went wrong: "
             f"({context.request_id()})."
         )
+    fault: dict[str, object] = {"code": status, "message": message}
+    retry_after = error.retry_after or _RETRY_AFTER.get(status)
+    # Rounded up: whoever waits less is refused again.
+    wait = str(max(1, math.ceil(retry_after or 0)))
+    if error.reason == "RATE_EXCEEDED":
+        fault |= {"message": _RATE_LIMITED, "details": message, "retryAfter": wait}
+        retry_after = retry_after or 1
     response = web.Response(
         status=status,
-        text=json.dumps({_KEYS[status]: {"code": status, "message": message}}),
+        text=json.dumps({_KEYS[status]: fault}),
         content_type="application/json",
     )
-    retry_after = error.retry_after or _RETRY_AFTER.get(status)
     if retry_after:
-        response.headers["Retry-After"] = str(max(1, round(retry_after)))
+        response.headers["Retry-After"] = wait
     return response
 
 

@@ -125,7 +125,13 @@ class Routes(Protocol):
     def routes(self) -> list[Route]: ...
 
 
-def bind(handler: Handler, authenticator: Authenticator, settings: Settings) -> HttpHandler:
+# Lets a request of a tenant through or raises.
+Gate = Callable[[str], Awaitable[None]]
+
+
+def bind(
+    handler: Handler, authenticator: Authenticator, gate: Gate, settings: Settings
+) -> HttpHandler:
     """The web framework's handler for ours."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -142,6 +148,7 @@ def bind(handler: Handler, authenticator: Authenticator, settings: Settings) -> 
             context.bound(project=project_id),
             context.deadline_in(settings.request_timeout.total_seconds()),
         ):
+            await gate(project_id)
             return await handler(call)
 
     return handle

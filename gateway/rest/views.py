@@ -7,7 +7,6 @@ our own: `operating_status_reason` and `engine` of an instance, and operations.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -128,11 +127,6 @@ def flavor(item: task_manager_service_pb2.Flavor, links: Links) -> dict[str, Jso
         "ephemeral": item.ephemeral_gib,
         "str_id": item.id,
     }
-
-
-def absolute_limits(resources: Iterable[instance_service_pb2.QuotaResource]) -> dict[str, Json]:
-    limits: dict[str, Json] = {"verb": "ABSOLUTE"}
-    return limits | {f"max_{item.resource}": item.limit for item in resources}
 
 
 def quota(item: instance_service_pb2.QuotaResource) -> dict[str, Json]:

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.fakes.rest_datastores import FakeDatastoreAdministration
 from tests.fakes.rest_management import FakeManagement
 from tests.fakes.rest_modules import FakeModules
+from tests.fakes.rest_rates import FakeRates
 from trove_grpc.errors import (
     ConflictError,
     InvalidRequestError,
@@ -56,6 +57,7 @@ class FakeControlPlane:
             for number in (1, 2, 3)
         ]
         self.modules = FakeModules()
+        self.rates = FakeRates()
         self.limits = {"instances": 55, "ram": -1, "backups": 50, "volumes": 40}
         self.instances: dict[str, resources_pb2.InstanceView] = {}
         self.operations: dict[str, resources_pb2.Operation] = {}

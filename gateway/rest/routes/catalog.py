@@ -1,4 +1,4 @@
-"""What one may choose from: datastores, their versions, flavors; and one's limits."""
+"""What one may choose from: datastores, their versions, flavors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ class Catalog:
     def routes(self) -> list[Route]:
         version = "/datastores/{datastore}/versions/{version}"
         return [
-            ("GET", "/limits", self.list_limits),
             ("GET", "/mgmt/quotas/{id}", self.show_quota),
             ("GET", "/flavors", self.list_flavors),
             ("GET", "/flavors/{id}", self.show_flavor),
@@ -37,10 +36,6 @@ class Catalog:
             ("GET", f"{version}/parameters", self.list_parameters),
             ("GET", "/datastores/versions/{version}/parameters", self.list_parameters),
         ]
-
-    async def list_limits(self, call: Call) -> web.Response:
-        resources = await self._control_plane.get_quota(call.project_id)
-        return answer({"limits": [views.absolute_limits(resources)]})
 
     async def show_quota(self, call: Call) -> web.Response:
         if call.segment("id") != call.project_id and not call.caller.is_admin:

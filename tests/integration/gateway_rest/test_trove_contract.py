@@ -97,11 +97,6 @@ DIFFERENCES = {
     "v1 show": Difference(
         "served without a token: SDKs probe it", 200, unlike=True, right="ADR 37.2"
     ),
-    "limits": Difference(
-        "no rate limits yet, so none are claimed",
-        missing=frozenset({"nextAvailable", "remaining", "unit", "value", "uri", "regex"}),
-        right="ADR 37.4",
-    ),
     "dsv-voltypes": Difference(
         "the local driver has one kind of disk", unlike=True, right="ADR 37.4"
     ),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from gateway.rest.app import route_groups
+from gateway.rest.rates import RateLimiter
 from tests.fakes.rest_control_plane import FakeControlPlane
 from tools.generate_coverage import Row, load
 
@@ -23,9 +24,10 @@ def anonymous(route: str) -> str:
 
 def served() -> list[tuple[str, str]]:
     """Every route below a project in the order of the application, and the module behind it."""
+    control_plane = FakeControlPlane()
     return [
         (f"{method} {path}", handler.__module__)
-        for group in route_groups(FakeControlPlane())
+        for group in route_groups(control_plane, RateLimiter(control_plane.rates))
         for method, path, handler in group.routes()
     ]
 
