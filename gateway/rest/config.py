@@ -21,6 +21,12 @@ class Config:
     listen: str = "127.0.0.1:8779"
     # Who may call. "none" lets everybody in and therefore listens on loopback only.
     auth: str = "none"
+    # How often requests of one address may fail to authenticate within a minute, in this process;
+    # 0: as often as they like. Many callers may share an address.
+    failed_authentications: int = 100
+    # Addresses or networks of reverse proxies whose X-Forwarded-For is believed. Behind a proxy
+    # that is not named here, all callers share its address.
+    trusted_proxies: tuple[str, ...] = ()
     # Region shown on instances and the only one that may be asked for.
     region: str = "RegionOne"
     # "https://host[:port]" for links when a proxy stands in front; empty: the request's Host.

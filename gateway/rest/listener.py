@@ -9,6 +9,7 @@ import logging
 from aiohttp import web
 
 from gateway.rest.app import build_app
+from gateway.rest.attempts import BoundedAttempts
 from gateway.rest.auth import build_authenticator
 from gateway.rest.config import Config
 from gateway.rest.control_plane import ControlPlane
@@ -26,7 +27,11 @@ async def serve_http(
     started: asyncio.Future[int] | None = None,
 ) -> None:
     """Serve HTTP alone until `stop`."""
-    authenticator = build_authenticator(config.auth, public_endpoint=config.public_endpoint)
+    authenticator = BoundedAttempts(
+        build_authenticator(config.auth, public_endpoint=config.public_endpoint),
+        limit=config.failed_authentications,
+        trusted_proxies=config.trusted_proxies,
+    )
     host, port = _split(config.listen)
     authenticator.check_listen(host)
     settings = Settings(
