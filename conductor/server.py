@@ -20,6 +20,7 @@ from conductor.services.instances import InstanceService
 from conductor.services.management import ManagementService
 from conductor.services.modules import ModuleService
 from conductor.services.operations import OperationService
+from conductor.services.quotas import QuotaService
 from conductor.services.rates import RateService
 from conductor.services.reports import ReportService
 from conductor.store import datastores, rates, reports
@@ -36,6 +37,7 @@ from trove_grpc.gen.conductor.v1 import (
     management_service_pb2_grpc,
     module_service_pb2_grpc,
     operation_service_pb2_grpc,
+    quota_service_pb2_grpc,
     rate_service_pb2_grpc,
     report_service_pb2_grpc,
 )
@@ -54,6 +56,7 @@ SERVICES = (
     "trove.conductor.v1.ModuleService",
     "trove.conductor.v1.ManagementService",
     "trove.conductor.v1.OperationService",
+    "trove.conductor.v1.QuotaService",
     "trove.conductor.v1.RateService",
     "trove.conductor.v1.ReportService",
 )
@@ -139,6 +142,9 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
             config=config, database=database, presence=presence, sealer=sealer, now=now
         ),
         server,
+    )
+    quota_service_pb2_grpc.add_QuotaServiceServicer_to_server(
+        QuotaService(defaults=config.quotas, database=database), server
     )
     rate_service_pb2_grpc.add_RateServiceServicer_to_server(
         RateService(settings=config.rates, database=database, now=now), server

@@ -57,6 +57,7 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_CONDUCTOR}.DatastoreService/DeleteDatastore": _API,
     f"{_CONDUCTOR}.ManagementService/ListManagedInstances": _READERS,
     f"{_CONDUCTOR}.ManagementService/GetManagedInstance": _READERS,
+    f"{_CONDUCTOR}.QuotaService/UpdateQuota": _API,
     f"{_CONDUCTOR}.RateService/LeaseRate": _API,
     f"{_CONDUCTOR}.RateService/ListRates": _READERS,
     f"{_CONDUCTOR}.OperationService/ListOpenOperations": frozenset(

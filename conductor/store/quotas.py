@@ -50,6 +50,28 @@ def read_usages(session: Session, *, tenant_id: str, defaults: Quotas) -> list[U
     ]
 
 
+def set_limits(
+    session: Session, *, tenant_id: str, limits: Mapping[str, int], defaults: Quotas
+) -> list[Usage]:
+    """Give a tenant limits of its own; returns every resource.
+
+    A create under way when this commits goes by the limit it began with.
+    """
+    for resource in sorted(limits):
+        row = {"tenant_id": tenant_id, "resource": resource, "hard_limit": limits[resource]}
+        statement = (
+            sa.update(Quota)
+            .where(Quota.tenant_id == tenant_id, Quota.resource == resource)
+            .values(hard_limit=limits[resource])
+            .execution_options(synchronize_session=False)
+        )
+        # Not inserted first, as in _add_reserved; and another may insert it meanwhile.
+        is_set = bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+        if not is_set and not insert_if_absent(session, Quota, row):
+            session.execute(statement)
+    return read_usages(session, tenant_id=tenant_id, defaults=defaults)
+
+
 def reserve(
     session: Session,
     *,

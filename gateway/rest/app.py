@@ -23,6 +23,7 @@ from gateway.rest.routes.limits import Limits
 from gateway.rest.routes.management import ManagedInstances
 from gateway.rest.routes.modules import ModuleRoutes
 from gateway.rest.routes.operations import Operations
+from gateway.rest.routes.quotas import QuotaRoutes
 from gateway.rest.routes.versions import Versions
 from trove_grpc import context, errors
 
@@ -54,6 +55,7 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
         Instances(control_plane),
         Operations(control_plane),
         Limits(control_plane, limiter),
+        QuotaRoutes(control_plane),
         Catalog(control_plane),
         ModuleRoutes(control_plane.modules),
         ManagedDatastores(control_plane.datastore_administration),

@@ -8,6 +8,7 @@ from typing import Protocol
 from gateway.rest.ports.datastores import DatastoreAdministration
 from gateway.rest.ports.management import Management
 from gateway.rest.ports.modules import Modules
+from gateway.rest.ports.quotas import Quotas
 from gateway.rest.ports.rates import Rates
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
@@ -28,6 +29,9 @@ class ControlPlane(Protocol):
 
     @property
     def management(self) -> Management: ...
+
+    @property
+    def quotas(self) -> Quotas: ...
 
     @property
     def rates(self) -> Rates: ...

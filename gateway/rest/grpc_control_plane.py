@@ -11,6 +11,7 @@ from gateway.rest.peers import call_peer
 from gateway.rest.ports.datastores import DatastoreAdministration, GrpcDatastoreAdministration
 from gateway.rest.ports.management import GrpcManagement, Management
 from gateway.rest.ports.modules import GrpcModules, Modules
+from gateway.rest.ports.quotas import GrpcQuotas, Quotas
 from gateway.rest.ports.rates import GrpcRates, Rates
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.errors import TroveError
@@ -40,6 +41,7 @@ class GrpcControlPlane:
             conductor
         )
         self.management: Management = GrpcManagement(conductor)
+        self.quotas: Quotas = GrpcQuotas(conductor)
         self.rates: Rates = GrpcRates(conductor)
         self._conductor = conductor
         self._taskmanager = taskmanager

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.fakes.rest_datastores import FakeDatastoreAdministration
 from tests.fakes.rest_management import FakeManagement
 from tests.fakes.rest_modules import FakeModules
+from tests.fakes.rest_quotas import FakeQuotas
 from tests.fakes.rest_rates import FakeRates
 from trove_grpc.errors import (
     ConflictError,
@@ -59,6 +60,7 @@ class FakeControlPlane:
         self.modules = FakeModules()
         self.rates = FakeRates()
         self.limits = {"instances": 55, "ram": -1, "backups": 50, "volumes": 40}
+        self.quotas = FakeQuotas(self.limits)
         self.instances: dict[str, resources_pb2.InstanceView] = {}
         self.operations: dict[str, resources_pb2.Operation] = {}
         self.created: list[instance_service_pb2.CreateInstanceRequest] = []
@@ -104,7 +106,7 @@ class FakeControlPlane:
                 f"{request.volume_size_gib} cannot be accepted.",
                 reason="VOLUME_TOO_LARGE",
             )
-        if len(self._of(request.tenant_id)) >= self.limits["instances"]:
+        if len(self._of(request.tenant_id)) >= self.quotas.of(request.tenant_id)["instances"]:
             raise QuotaExceededError("Quota exceeded for resources: ['instances'].")
         self.created.append(request)
         now = Timestamp()
@@ -193,7 +195,7 @@ class FakeControlPlane:
         self._check()
         return [
             instance_service_pb2.QuotaResource(resource=resource, limit=limit)
-            for resource, limit in self.limits.items()
+            for resource, limit in self.quotas.of(tenant_id).items()
         ]
 
     async def list_datastores(self) -> Sequence[resources_pb2.Datastore]:

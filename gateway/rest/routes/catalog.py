@@ -8,7 +8,6 @@ from gateway.rest import admin, new_instance, views
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.links import Json
 from gateway.rest.router import Call, Route, answer
-from trove_grpc.errors import PermissionDeniedError
 from trove_grpc.gen.conductor.v1 import resources_pb2
 
 
@@ -22,7 +21,6 @@ class Catalog:
     def routes(self) -> list[Route]:
         version = "/datastores/{datastore}/versions/{version}"
         return [
-            ("GET", "/mgmt/quotas/{id}", self.show_quota),
             ("GET", "/flavors", self.list_flavors),
             ("GET", "/flavors/{id}", self.show_flavor),
             ("GET", "/datastores", self.list_datastores),
@@ -36,13 +34,6 @@ class Catalog:
             ("GET", f"{version}/parameters", self.list_parameters),
             ("GET", "/datastores/versions/{version}/parameters", self.list_parameters),
         ]
-
-    async def show_quota(self, call: Call) -> web.Response:
-        if call.segment("id") != call.project_id and not call.caller.is_admin:
-            raise PermissionDeniedError(f"Operation not allowed for tenant {call.project_id}.")
-        resources = await self._control_plane.get_quota(call.segment("id"))
-        ordered = sorted(resources, key=lambda item: item.resource)
-        return answer({"quotas": [views.quota(item) for item in ordered]})
 
     async def list_flavors(self, call: Call) -> web.Response:
         flavors = await self._control_plane.list_flavors()

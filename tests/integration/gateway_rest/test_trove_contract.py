@@ -178,8 +178,6 @@ class Replay:
                 instance.observation.state = engine_pb2.ENGINE_STATE_HEALTHY
                 instance.observation.volume.used_bytes = 170_000_000
                 self.control_plane.activate(instance.id)
-        if label == "quota-exceed":
-            self.control_plane.limits["instances"] = 0
 
     def _adopt_versions(self) -> None:
         """What was recorded against MySQL goes on against the engine there is."""
