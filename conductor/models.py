@@ -169,6 +169,7 @@ class Instance(Base):
     fault_time: Mapped[dt.datetime | None] = mapped_column(default=None)
     delete_time: Mapped[dt.datetime | None] = mapped_column(default=None)
     generation: Mapped[int] = mapped_column(default=1)  # changes of the desired spec
+    deletion_protection: Mapped[bool] = mapped_column(default=False)
     row_version: Mapped[int] = mapped_column(init=False)  # the optimistic lock
 
     __mapper_args__ = {"version_id_col": row_version}  # noqa: RUF012  as declared by SQLAlchemy

@@ -77,6 +77,8 @@ def instance_view(
         fault=_fault(instance.fault_message, instance.fault_details, instance.fault_time),
         operation_id=instance.last_operation_id,
         generation=instance.generation,
+        deletion_protection=instance.deletion_protection,
+        row_version=instance.row_version,
         members=[
             resources_pb2.Member(id=member.id, role=member.role) for member in record.members
         ],

@@ -19,7 +19,7 @@ from conductor.services import checks
 from conductor.store import instances, operations, quotas, settlement
 from conductor.store.instances import InstanceRecord, NewInstance
 from trove_grpc import context
-from trove_grpc.errors import QuotaExceededError
+from trove_grpc.errors import InvalidRequestError, QuotaExceededError
 from trove_grpc.gen.conductor.v1 import (
     instance_service_pb2 as pb2,
 )
@@ -30,6 +30,8 @@ from trove_grpc.gen.conductor.v1 import (
 )
 
 log = logging.getLogger(__name__)
+
+_MOST_ROW_VERSIONS = 100
 
 
 class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
@@ -107,10 +109,14 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         self, request: pb2.UpdateInstanceRequest, _context: Any
     ) -> pb2.UpdateInstanceResponse:
         record = await self._database.write(
-            instances.rename_instance,
+            instances.update_instance,
             tenant_id=checks.require_tenant(request.tenant_id),
             instance_id=_key(request.instance_id),
-            name=checks.require_text(request.name, "name"),
+            name=checks.require_text(request.name, "name", may_be_empty=True),
+            deletion_protection=(
+                request.deletion_protection if request.HasField("deletion_protection") else None
+            ),
+            expected_row_versions=_row_versions(request),
             now=self._now(),
         )
         return pb2.UpdateInstanceResponse(instance=self._view(record))
@@ -125,7 +131,10 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
             checks.require_text(request.request_id, "request_id", may_be_empty=True),
         )
         operation_id = await self._database.write(
-            instances.begin_delete, operation, now=operation.create_time
+            instances.begin_delete,
+            operation,
+            expected_row_versions=_row_versions(request),
+            now=operation.create_time,
         )
         with context.bound(instance=_key(request.instance_id), operation=operation_id):
             log.info("delete_instance accepted for %s", request.tenant_id)
@@ -214,6 +223,7 @@ def _new_instance(request: pb2.CreateInstanceRequest) -> NewInstance:
         availability_zone=request.availability_zone,
         is_public=request.access.is_public,
         allowed_cidrs=list(request.access.allowed_cidrs),
+        deletion_protection=request.deletion_protection,
         databases=[
             {
                 "name": item.name,
@@ -223,6 +233,15 @@ def _new_instance(request: pb2.CreateInstanceRequest) -> NewInstance:
             for item in request.databases
         ],
     )
+
+
+def _row_versions(request: pb2.UpdateInstanceRequest | pb2.DeleteInstanceRequest) -> set[int]:
+    if len(request.expected_row_versions) > _MOST_ROW_VERSIONS:
+        raise InvalidRequestError(
+            f"expected_row_versions has more than {_MOST_ROW_VERSIONS} items",
+            subject="expected_row_versions",
+        )
+    return set(request.expected_row_versions)
 
 
 def _fingerprint(request: pb2.CreateInstanceRequest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -28,7 +28,7 @@ from conductor.models import (
 from conductor.status import Task
 from conductor.store import datastores, guests, operations, quotas
 from conductor.store.dialects import insert_if_absent
-from trove_grpc.errors import ConflictError, NotFoundError
+from trove_grpc.errors import ConflictError, NotFoundError, StaleError
 
 RUNNING_BACKUP_STATES = ("NEW", "BUILDING", "SAVING")
 
@@ -55,6 +55,7 @@ class NewInstance:
     is_public: bool
     allowed_cidrs: list[str]
     databases: list[dict[str, str]]
+    deletion_protection: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def create_instance(
         create_time=now,
         update_time=now,
         last_operation_id=operation.id,
+        deletion_protection=new.deletion_protection,
     )
     topology = Topology(
         id=str(uuid.uuid4()), tenant_id=new.tenant_id, kind="single", create_time=now
@@ -219,16 +221,47 @@ def list_managed_instances(
     return _load(session, newest_first.offset(offset).limit(limit))
 
 
-def rename_instance(
-    session: Session, *, tenant_id: str, instance_id: str, name: str, now: dt.datetime
+def update_instance(
+    session: Session,
+    *,
+    tenant_id: str,
+    instance_id: str,
+    name: str = "",
+    deletion_protection: bool | None = None,
+    expected_row_versions: Collection[int] = (),
+    now: dt.datetime,
 ) -> InstanceRecord:
-    """Change the name. It is no part of the spec a flow realises, so `generation` stays."""
+    """Change what is no part of the spec a flow realises, so `generation` stays.
+
+    An empty name and a protection of None stay as they are. What is so already is not refused for
+    an unexpected version: the request may be a repeat whose answer was lost.
+    """
     instance = lock_instance(session, instance_id=instance_id, tenant_id=tenant_id)
-    if instance.name != name:
-        instance.name = name
+    name = name or instance.name
+    protection = instance.deletion_protection
+    if deletion_protection is not None:
+        protection = deletion_protection
+    if (instance.name, instance.deletion_protection) != (name, protection):
+        _check_row_version(instance, expected_row_versions)
+        if instance.task == Task.DELETING and protection and not instance.deletion_protection:
+            raise ConflictError(
+                f"Instance {instance.id} is being deleted; it is too late to protect it.",
+                reason="INSTANCE_DELETING",
+                subject=instance.id,
+            )
+        instance.name, instance.deletion_protection = name, protection
         instance.update_time = now
         session.flush()
     return get_instance(session, instance_id=instance_id)
+
+
+def _check_row_version(instance: Instance, expected: Collection[int]) -> None:
+    if expected and instance.row_version not in expected:
+        raise StaleError(
+            f"Instance {instance.id} was changed since it was read. Read it again.",
+            reason="PRECONDITION_FAILED",
+            subject=instance.id,
+        )
 
 
 def record_placement(
@@ -248,13 +281,30 @@ def record_placement(
         instance.update_time = now
 
 
-def begin_delete(session: Session, operation: Operation, *, now: dt.datetime) -> str:
-    """Start deleting, or find the delete that runs; returns its operation's id."""
+def begin_delete(
+    session: Session,
+    operation: Operation,
+    *,
+    expected_row_versions: Collection[int] = (),
+    now: dt.datetime,
+) -> str:
+    """Start deleting, or find the delete that runs; returns its operation's id.
+
+    Every delete begins here, also one by force: protection binds them all.
+    """
     instance = lock_instance(
         session, instance_id=operation.instance_id, tenant_id=operation.tenant_id
     )
     if instance.task == Task.DELETING:
         return instance.last_operation_id
+    _check_row_version(instance, expected_row_versions)
+    if instance.deletion_protection:
+        raise ConflictError(
+            f"Instance {instance.id} is protected from deletion. Lift that first: "
+            'PUT {"instance": {"deletion_protection": false}}.',
+            reason="DELETION_PROTECTED",
+            subject=instance.id,
+        )
     # Whoever is not yet built, or is being rebuilt, has a flow that a delete would race with.
     if operations.has_open(session, instance_id=instance.id):
         shown = "BUILD" if instance.task == Task.BUILDING else instance.task

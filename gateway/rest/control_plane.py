@@ -48,9 +48,11 @@ class ControlPlane(Protocol):
         self, tenant_id: str, *, page_size: int, page_token: str
     ) -> instance_service_pb2.ListInstanceViewsResponse: ...
 
-    async def rename_instance(self, tenant_id: str, instance_id: str, name: str) -> None: ...
+    async def update_instance(
+        self, request: instance_service_pb2.UpdateInstanceRequest
+    ) -> None: ...
 
-    async def delete_instance(self, tenant_id: str, instance_id: str, request_id: str) -> str:
+    async def delete_instance(self, request: instance_service_pb2.DeleteInstanceRequest) -> str:
         """The id of the operation that deletes it."""
 
     async def get_operation(

@@ -69,16 +69,10 @@ class GrpcControlPlane:
         response = await call_peer(self._instances().ListInstanceViews, request)
         return cast(instance_service_pb2.ListInstanceViewsResponse, response)
 
-    async def rename_instance(self, tenant_id: str, instance_id: str, name: str) -> None:
-        request = instance_service_pb2.UpdateInstanceRequest(
-            tenant_id=tenant_id, instance_id=instance_id, name=name
-        )
+    async def update_instance(self, request: instance_service_pb2.UpdateInstanceRequest) -> None:
         await call_peer(self._instances().UpdateInstance, request)
 
-    async def delete_instance(self, tenant_id: str, instance_id: str, request_id: str) -> str:
-        request = instance_service_pb2.DeleteInstanceRequest(
-            tenant_id=tenant_id, instance_id=instance_id, request_id=request_id
-        )
+    async def delete_instance(self, request: instance_service_pb2.DeleteInstanceRequest) -> str:
         response = await call_peer(self._instances().DeleteInstance, request)
         return cast(str, response.operation_id)
 

@@ -23,6 +23,7 @@ _BY_REASON = {
     "DATASTORE_HAS_VERSIONS": 400,
     "NOT_ADMIN": 401,  # Trove's mgmt routes; everything else that is forbidden is 403
     "BODY_TIMEOUT": 408,
+    "PRECONDITION_FAILED": 412,
     "BODY_TOO_LARGE": 413,
     "VOLUME_TOO_LARGE": 413,
     "MEDIA_TYPE_UNSUPPORTED": 415,
@@ -52,6 +53,7 @@ _KEYS = {
     404: "itemNotFound",
     408: "requestTimeout",
     409: "conflict",
+    412: "preconditionFailed",
     413: "overLimit",
     415: "badMediaType",
     422: "unprocessableEntity",

@@ -1,7 +1,7 @@
 """Messages of the control plane in Trove's JSON shapes.
 
 Keys that Trove leaves out when there is nothing to say are left out here, never null. Keys of
-our own: `operating_status_reason` and `engine` of an instance, and operations.
+our own: `operating_status_reason`, `deletion_protection` and `engine` of an instance, operations.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def instance_detail(instance: resources_pb2.InstanceView, links: Links) -> dict[
     }
     if instance.operating_status_reason:
         view["operating_status_reason"] = instance.operating_status_reason
+    if instance.deletion_protection:
+        view["deletion_protection"] = True
     if instance.HasField("fault"):
         view["fault"] = fault(instance.fault)
     return view

@@ -18,6 +18,7 @@ from trove_grpc.errors import (
     InvalidRequestError,
     NotFoundError,
     QuotaExceededError,
+    StaleError,
     TroveError,
 )
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
@@ -120,6 +121,8 @@ class FakeControlPlane:
             flavor=request.flavor,
             volume_size_gib=request.volume_size_gib,
             region=request.region,
+            deletion_protection=request.deletion_protection,
+            row_version=1,
             create_time=now,
             update_time=now,
         )
@@ -154,20 +157,50 @@ class FakeControlPlane:
             next_page_token=page[-1].id if len(following) > page_size else "",
         )
 
-    async def rename_instance(self, tenant_id: str, instance_id: str, name: str) -> None:
-        (await self.get_instance(tenant_id, instance_id)).name = name
+    async def update_instance(self, request: instance_service_pb2.UpdateInstanceRequest) -> None:
+        instance = await self.get_instance(request.tenant_id, request.instance_id)
+        changed = resources_pb2.InstanceView()
+        changed.CopyFrom(instance)
+        if request.name:
+            changed.name = request.name
+        if request.HasField("deletion_protection"):
+            changed.deletion_protection = request.deletion_protection
+        if changed != instance:
+            self._check_version(request, instance)
+            changed.row_version += 1
+            instance.CopyFrom(changed)
 
-    async def delete_instance(self, tenant_id: str, instance_id: str, request_id: str) -> str:
-        instance = await self.get_instance(tenant_id, instance_id)
+    async def delete_instance(self, request: instance_service_pb2.DeleteInstanceRequest) -> str:
+        instance_id = request.instance_id
+        instance = await self.get_instance(request.tenant_id, instance_id)
+        if instance.status == "SHUTDOWN":
+            return instance.operation_id
+        self._check_version(request, instance)
+        if instance.deletion_protection:
+            raise ConflictError(
+                f"Instance {instance_id} is protected from deletion.", reason="DELETION_PROTECTED"
+            )
         if instance.status == "BUILD":
             raise ConflictError(
                 f"Instance {instance_id} is not ready. (Status is BUILD).",
                 reason="INSTANCE_NOT_READY",
             )
-        if instance.status != "SHUTDOWN":
-            instance.status, instance.operating_status = "SHUTDOWN", ""
-            instance.operation_id = self.begin("delete_instance", instance, request_id).id
+        instance.status, instance.operating_status = "SHUTDOWN", ""
+        instance.row_version += 1
+        instance.operation_id = self.begin("delete_instance", instance, request.request_id).id
         return instance.operation_id
+
+    def _check_version(
+        self,
+        request: instance_service_pb2.UpdateInstanceRequest
+        | instance_service_pb2.DeleteInstanceRequest,
+        instance: resources_pb2.InstanceView,
+    ) -> None:
+        if (
+            request.expected_row_versions
+            and instance.row_version not in request.expected_row_versions
+        ):
+            raise StaleError(f"Instance {instance.id} was changed.", reason="PRECONDITION_FAILED")
 
     async def get_operation(self, tenant_id: str, operation_id: str) -> resources_pb2.Operation:
         self._check()

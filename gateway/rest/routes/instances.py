@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from gateway.rest import admin, new_instance, views
+from gateway.rest import admin, etags, new_instance, views
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.dialects import dialect_of
 from gateway.rest.fields import Fields
@@ -20,6 +20,9 @@ from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 
 _IDEMPOTENCY_HEADER = "X-Idempotency-Key"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+# What PUT and PATCH know beside the name, as Trove has it.
+_REPLACED = ("replica_of", "configuration", "datastore_version", "access")
+_EDITED = ("slave_of", "replica_of", "configuration", "datastore_version")
 _CHANGES = ("replica_of", "slave_of", "configuration", "datastore_version", "access")
 
 _View = Callable[[resources_pb2.InstanceView, Links], dict[str, Json]]
@@ -63,6 +66,7 @@ class Instances:
             region=call.settings.region,
             availability_zone=instance.text("availability_zone", nullable=True),
             access=new_instance.read_access(instance),
+            deletion_protection=bool(instance.boolean("deletion_protection")),
         )
         if new_instance.names_databases_or_users(instance):
             dialect = dialect_of(version.manager)
@@ -84,26 +88,31 @@ class Instances:
         instance_id = call.segment("id")
         if call.caller.is_admin:  # of whichever project it is
             item = await self._management.get_instance(instance_id, include_deleted=False)
-            view = views.instance_shown(item.instance, call.links) | admin.instance_extras(item)
+            instance = item.instance
+            view = views.instance_shown(instance, call.links) | admin.instance_extras(item)
         else:
             instance = await self._control_plane.get_instance(call.project_id, instance_id)
             view = views.instance_shown(instance, call.links)
-        return answer({"instance": view})
+        return etags.answer_unless_known(call.http, {"instance": view}, instance.row_version)
 
     async def replace(self, call: Call) -> web.Response:
         changes = await call.fields("instance")
-        changes.only("name", "replica_of", "configuration", "datastore_version", "access")
+        changes.only("name", *_REPLACED, "deletion_protection")
         return await self._change(call, changes)
 
     async def edit(self, call: Call) -> web.Response:
         changes = await call.fields("instance")
-        changes.only("name", "slave_of", "replica_of", "configuration", "datastore_version")
+        changes.only("name", *_EDITED, "deletion_protection")
         return await self._change(call, changes)
 
     async def delete(self, call: Call) -> web.Response:
-        operation_id = await self._control_plane.delete_instance(
-            call.project_id, call.segment("id"), _request_id(call.http)
+        request = instance_service_pb2.DeleteInstanceRequest(
+            tenant_id=call.project_id,
+            instance_id=call.segment("id"),
+            request_id=_request_id(call.http),
+            expected_row_versions=etags.read_expected_versions(call.http),
         )
+        operation_id = await self._control_plane.delete_instance(request)
         await self._control_plane.wake(operation_id)
         return accepted()
 
@@ -127,12 +136,19 @@ class Instances:
 
     async def _change(self, call: Call, changes: Fields) -> web.Response:
         """Carry out a change; an empty one is accepted, as clients detach nothing with it."""
-        instance_id = call.segment("id")
-        name = new_instance.read_name(changes) if "name" in changes else ""
-        instance = await self._control_plane.get_instance(call.project_id, instance_id)
+        request = instance_service_pb2.UpdateInstanceRequest(
+            tenant_id=call.project_id,
+            instance_id=call.segment("id"),
+            name=new_instance.read_name(changes) if "name" in changes else "",
+            deletion_protection=changes.boolean("deletion_protection"),
+            expected_row_versions=etags.read_expected_versions(call.http),
+        )
+        instance = await self._control_plane.get_instance(call.project_id, request.instance_id)
+        if not changes.names() or any(change in changes for change in _CHANGES):
+            etags.check(instance, request.expected_row_versions)
         await self._check_change(instance, changes)
-        if name:
-            await self._control_plane.rename_instance(call.project_id, instance_id, name)
+        if request.name or request.HasField("deletion_protection"):
+            await self._control_plane.update_instance(request)
         return accepted()
 
     async def _check_change(self, instance: resources_pb2.InstanceView, changes: Fields) -> None:

@@ -122,7 +122,7 @@ async def test_another_tenant_s_instance_does_not_exist(database: Database) -> N
     for call in (
         database.read(instances.get_instance, instance_id=instance, tenant_id="other"),
         database.write(
-            instances.rename_instance,
+            instances.update_instance,
             tenant_id="other",
             instance_id=instance,
             name="mine",
@@ -138,7 +138,7 @@ async def test_another_tenant_s_instance_does_not_exist(database: Database) -> N
 async def test_rename_does_not_count_as_a_change_of_the_spec(database: Database) -> None:
     instance, _ = await create(database)
     record = await database.write(
-        instances.rename_instance, tenant_id="demo", instance_id=instance, name="né", now=NOW
+        instances.update_instance, tenant_id="demo", instance_id=instance, name="né", now=NOW
     )
     assert (record.instance.name, record.instance.generation) == ("né", 1)
     assert record.instance.row_version > 1

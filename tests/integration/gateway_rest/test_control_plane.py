@@ -128,6 +128,25 @@ def new_instance(**changes) -> instance_service_pb2.CreateInstanceRequest:
     )
 
 
+def renaming(
+    instance_id: str, name: str, tenant_id: str = "demo", **changes
+) -> instance_service_pb2.UpdateInstanceRequest:
+    return instance_service_pb2.UpdateInstanceRequest(
+        tenant_id=tenant_id, instance_id=instance_id, name=name, **changes
+    )
+
+
+def deleting(
+    instance_id: str, tenant_id: str = "demo", **conditions
+) -> instance_service_pb2.DeleteInstanceRequest:
+    return instance_service_pb2.DeleteInstanceRequest(
+        tenant_id=tenant_id,
+        instance_id=instance_id,
+        request_id=str(uuid.uuid4()),
+        **conditions,
+    )
+
+
 async def test_created_instance_is_building_and_can_be_read(control_plane):
     access = resources_pb2.Access(is_public=False, allowed_cidrs=["10.0.0.0/8"])
     created = await control_plane.create_instance(new_instance(access=access))
@@ -158,8 +177,8 @@ async def test_repeated_request_id_is_the_same_instance(control_plane):
 async def test_unknown_instance_is_not_found(control_plane, instance_id):
     for read in (
         control_plane.get_instance("demo", instance_id),
-        control_plane.rename_instance("demo", instance_id, "x"),
-        control_plane.delete_instance("demo", instance_id, str(uuid.uuid4())),
+        control_plane.update_instance(renaming(instance_id, "x")),
+        control_plane.delete_instance(deleting(instance_id)),
         control_plane.get_operation("demo", instance_id),
     ):
         with pytest.raises(errors.NotFoundError):
@@ -174,8 +193,8 @@ async def test_another_tenants_instance_is_not_found(control_plane):
     created = await control_plane.create_instance(new_instance())
     for read in (
         control_plane.get_instance("other", created.instance.id),
-        control_plane.rename_instance("other", created.instance.id, "x"),
-        control_plane.delete_instance("other", created.instance.id, str(uuid.uuid4())),
+        control_plane.update_instance(renaming(created.instance.id, "x", "other")),
+        control_plane.delete_instance(deleting(created.instance.id, "other")),
         control_plane.get_operation("other", created.operation_id),
     ):
         with pytest.raises(errors.NotFoundError):
@@ -202,7 +221,7 @@ async def test_pages_are_by_id_and_a_marker_is_a_place_in_the_order(control_plan
 
 async def test_new_name_is_read_back(control_plane):
     created = await control_plane.create_instance(new_instance())
-    await control_plane.rename_instance("demo", created.instance.id, "データ")
+    await control_plane.update_instance(renaming(created.instance.id, "データ"))
 
     assert (await control_plane.get_instance("demo", created.instance.id)).name == "データ"
 
@@ -210,7 +229,7 @@ async def test_new_name_is_read_back(control_plane):
 async def test_instance_that_is_building_is_not_deleted(control_plane):
     created = await control_plane.create_instance(new_instance())
     with pytest.raises(errors.ConflictError) as caught:
-        await control_plane.delete_instance("demo", created.instance.id, str(uuid.uuid4()))
+        await control_plane.delete_instance(deleting(created.instance.id))
 
     assert caught.value.reason == "INSTANCE_NOT_READY"
 
@@ -347,3 +366,38 @@ async def test_refused_certificate_is_not_the_clients_fault(tmp_path):
             unknown = await client.send("GET", "/instances")
 
     assert (refused.status, unknown.status) == (503, 503)
+
+
+async def test_change_of_another_version_is_refused_and_a_repeat_is_not(control_plane):
+    created = (await control_plane.create_instance(new_instance())).instance
+    seen = created.row_version
+    change = renaming(created.id, "i2", expected_row_versions=[seen])
+    await control_plane.update_instance(change)
+    await control_plane.update_instance(change)
+    changed = await control_plane.get_instance("demo", created.id)
+    assert (changed.name, changed.row_version > seen) == ("i2", True)
+    for refused in (
+        control_plane.update_instance(renaming(created.id, "i3", expected_row_versions=[seen])),
+        control_plane.delete_instance(deleting(created.id, expected_row_versions=[seen])),
+    ):
+        with pytest.raises(errors.StaleError) as caught:
+            await refused
+        assert caught.value.reason == "PRECONDITION_FAILED"
+    both = [seen, changed.row_version]
+    await control_plane.update_instance(renaming(created.id, "i3", expected_row_versions=both))
+
+
+async def test_protected_instance_is_not_deleted_until_it_is_freed(control_plane):
+    request = new_instance(deletion_protection=True)
+    created = (await control_plane.create_instance(request)).instance
+    assert created.deletion_protection
+    await control_plane.update_instance(renaming(created.id, "i2"))
+    with pytest.raises(errors.ConflictError) as caught:
+        await control_plane.delete_instance(deleting(created.id))
+    assert caught.value.reason == "DELETION_PROTECTED"
+    await control_plane.update_instance(renaming(created.id, "", deletion_protection=False))
+    freed = await control_plane.get_instance("demo", created.id)
+    assert (freed.name, freed.deletion_protection) == ("i2", False)
+    with pytest.raises(errors.ConflictError) as caught:  # it is still building
+        await control_plane.delete_instance(deleting(created.id))
+    assert caught.value.reason == "INSTANCE_NOT_READY"

@@ -39,6 +39,7 @@ class CreateInstanceRequest(_message.Message):
     DATABASES_FIELD_NUMBER: _builtins.int
     USERS_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    DELETION_PROTECTION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller (AIP-155); repeats answer the same instance."""
     tenant_id: _builtins.str
@@ -51,6 +52,8 @@ class CreateInstanceRequest(_message.Message):
     """Name or id; empty means the datastore's default version."""
     region: _builtins.str
     availability_zone: _builtins.str
+    deletion_protection: _builtins.bool
+    """Whether deletes are refused until this is lifted."""
     @_builtins.property
     def flavor(self) -> _resources_pb2.Flavor: ...
     @_builtins.property
@@ -75,10 +78,11 @@ class CreateInstanceRequest(_message.Message):
         databases: _abc.Iterable[_engine_pb2.DatabaseSpec] | None = ...,
         users: _abc.Iterable[_engine_pb2.UserSpec] | None = ...,
         access: _resources_pb2.Access | None = ...,
+        deletion_protection: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "flavor", b"flavor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "availability_zone", b"availability_zone", "databases", b"databases", "datastore", b"datastore", "datastore_version", b"datastore_version", "flavor", b"flavor", "name", b"name", "region", b"region", "request_id", b"request_id", "tenant_id", b"tenant_id", "users", b"users", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "availability_zone", b"availability_zone", "databases", b"databases", "datastore", b"datastore", "datastore_version", b"datastore_version", "deletion_protection", b"deletion_protection", "flavor", b"flavor", "name", b"name", "region", b"region", "request_id", b"request_id", "tenant_id", b"tenant_id", "users", b"users", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,28 +218,41 @@ Global___ListInstanceViewsResponse: _TypeAlias = ListInstanceViewsResponse  # no
 
 @_typing.final
 class UpdateInstanceRequest(_message.Message):
-    """A new name."""
+    """What to change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    DELETION_PROTECTION_FIELD_NUMBER: _builtins.int
+    EXPECTED_ROW_VERSIONS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     instance_id: _builtins.str
     name: _builtins.str
+    """Empty: the name stays."""
+    deletion_protection: _builtins.bool
+    """Unset: stays as it is."""
+    @_builtins.property
+    def expected_row_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Row versions of the views this change may be based on; any other is refused. Empty: any."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         instance_id: _builtins.str = ...,
         name: _builtins.str = ...,
+        deletion_protection: _builtins.bool | None = ...,
+        expected_row_versions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deletion_protection", b"_deletion_protection", "deletion_protection", b"deletion_protection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "name", b"name", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deletion_protection", b"_deletion_protection", "deletion_protection", b"deletion_protection", "expected_row_versions", b"expected_row_versions", "instance_id", b"instance_id", "name", b"name", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__deletion_protection: _TypeAlias = _typing.Literal["deletion_protection"]  # noqa: Y015
+    _WhichOneofArgType__deletion_protection: _TypeAlias = _typing.Literal["_deletion_protection", b"_deletion_protection"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deletion_protection) -> _WhichOneofReturnType__deletion_protection | None: ...
 
 Global___UpdateInstanceRequest: _TypeAlias = UpdateInstanceRequest  # noqa: Y015
 
@@ -270,19 +287,25 @@ class DeleteInstanceRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_ROW_VERSIONS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     instance_id: _builtins.str
     request_id: _builtins.str
+    @_builtins.property
+    def expected_row_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in UpdateInstanceRequest."""
+
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         instance_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        expected_row_versions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance_id", b"instance_id", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_row_versions", b"expected_row_versions", "instance_id", b"instance_id", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

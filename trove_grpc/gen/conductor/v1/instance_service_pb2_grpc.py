@@ -104,15 +104,16 @@ class InstanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateInstance(self, request, context):
-        """Changes the name. Callers: api. Idempotent.
+        """Changes the name, or the protection from deletion. Callers: api. Idempotent: what is as asked
+        already is not changed, whatever version was expected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteInstance(self, request, context):
-        """Marks the instance as deleting and writes the operation. Callers: api.
-        Idempotent: while deleting, answers the running operation.
+        """Marks the instance as deleting and writes the operation; refused while it is protected.
+        Callers: api. Idempotent: while deleting, answers the running operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,10 +42,12 @@ class InstanceServiceStub:
     ListInstanceViews: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceViewsRequest, _instance_service_pb2.ListInstanceViewsResponse]
     """Lists instances by id. Callers: api, operator. Idempotent."""
     UpdateInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateInstanceRequest, _instance_service_pb2.UpdateInstanceResponse]
-    """Changes the name. Callers: api. Idempotent."""
+    """Changes the name, or the protection from deletion. Callers: api. Idempotent: what is as asked
+    already is not changed, whatever version was expected.
+    """
     DeleteInstance: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteInstanceRequest, _instance_service_pb2.DeleteInstanceResponse]
-    """Marks the instance as deleting and writes the operation. Callers: api.
-    Idempotent: while deleting, answers the running operation.
+    """Marks the instance as deleting and writes the operation; refused while it is protected.
+    Callers: api. Idempotent: while deleting, answers the running operation.
     """
     GetOperation: _grpc.UnaryUnaryMultiCallable[_instance_service_pb2.GetOperationRequest, _instance_service_pb2.GetOperationResponse]
     """Returns one operation with its steps. Callers: api, operator. Idempotent."""
@@ -68,10 +70,12 @@ class InstanceServiceAsyncStub(InstanceServiceStub):
     ListInstanceViews: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.ListInstanceViewsRequest, _instance_service_pb2.ListInstanceViewsResponse]  # type: ignore[assignment]
     """Lists instances by id. Callers: api, operator. Idempotent."""
     UpdateInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.UpdateInstanceRequest, _instance_service_pb2.UpdateInstanceResponse]  # type: ignore[assignment]
-    """Changes the name. Callers: api. Idempotent."""
+    """Changes the name, or the protection from deletion. Callers: api. Idempotent: what is as asked
+    already is not changed, whatever version was expected.
+    """
     DeleteInstance: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.DeleteInstanceRequest, _instance_service_pb2.DeleteInstanceResponse]  # type: ignore[assignment]
-    """Marks the instance as deleting and writes the operation. Callers: api.
-    Idempotent: while deleting, answers the running operation.
+    """Marks the instance as deleting and writes the operation; refused while it is protected.
+    Callers: api. Idempotent: while deleting, answers the running operation.
     """
     GetOperation: _aio.UnaryUnaryMultiCallable[_instance_service_pb2.GetOperationRequest, _instance_service_pb2.GetOperationResponse]  # type: ignore[assignment]
     """Returns one operation with its steps. Callers: api, operator. Idempotent."""
@@ -115,7 +119,9 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.UpdateInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.UpdateInstanceResponse, _abc.Awaitable[_instance_service_pb2.UpdateInstanceResponse]]:
-        """Changes the name. Callers: api. Idempotent."""
+        """Changes the name, or the protection from deletion. Callers: api. Idempotent: what is as asked
+        already is not changed, whatever version was expected.
+        """
 
     @_abc_1.abstractmethod
     def DeleteInstance(
@@ -123,8 +129,8 @@ class InstanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _instance_service_pb2.DeleteInstanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_instance_service_pb2.DeleteInstanceResponse, _abc.Awaitable[_instance_service_pb2.DeleteInstanceResponse]]:
-        """Marks the instance as deleting and writes the operation. Callers: api.
-        Idempotent: while deleting, answers the running operation.
+        """Marks the instance as deleting and writes the operation; refused while it is protected.
+        Callers: api. Idempotent: while deleting, answers the running operation.
         """
 
     @_abc_1.abstractmethod

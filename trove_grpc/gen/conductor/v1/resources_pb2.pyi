@@ -98,6 +98,8 @@ class InstanceView(_message.Message):
     HOSTNAME_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
+    DELETION_PROTECTION_FIELD_NUMBER: _builtins.int
+    ROW_VERSION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     tenant_id: _builtins.str
     name: _builtins.str
@@ -115,6 +117,10 @@ class InstanceView(_message.Message):
     """Newest operation of the instance."""
     hostname: _builtins.str
     generation: _builtins.int
+    deletion_protection: _builtins.bool
+    """Whether deletes are refused until this is lifted."""
+    row_version: _builtins.int
+    """Grows with each change of the record, and not with what agents report."""
     @_builtins.property
     def datastore_version(self) -> Global___DatastoreVersion: ...
     @_builtins.property
@@ -165,10 +171,12 @@ class InstanceView(_message.Message):
         hostname: _builtins.str = ...,
         generation: _builtins.int = ...,
         members: _abc.Iterable[Global___Member] | None = ...,
+        deletion_protection: _builtins.bool = ...,
+        row_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "create_time", b"create_time", "datastore_version", b"datastore_version", "fault", b"fault", "flavor", b"flavor", "last_report_time", b"last_report_time", "observation", b"observation", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "addresses", b"addresses", "availability_zone", b"availability_zone", "create_time", b"create_time", "datastore_version", b"datastore_version", "fault", b"fault", "flavor", b"flavor", "generation", b"generation", "hostname", b"hostname", "id", b"id", "last_report_time", b"last_report_time", "members", b"members", "name", b"name", "observation", b"observation", "operating_status", b"operating_status", "operating_status_reason", b"operating_status_reason", "operation_id", b"operation_id", "region", b"region", "status", b"status", "tenant_id", b"tenant_id", "update_time", b"update_time", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "addresses", b"addresses", "availability_zone", b"availability_zone", "create_time", b"create_time", "datastore_version", b"datastore_version", "deletion_protection", b"deletion_protection", "fault", b"fault", "flavor", b"flavor", "generation", b"generation", "hostname", b"hostname", "id", b"id", "last_report_time", b"last_report_time", "members", b"members", "name", b"name", "observation", b"observation", "operating_status", b"operating_status", "operating_status_reason", b"operating_status_reason", "operation_id", b"operation_id", "region", b"region", "row_version", b"row_version", "status", b"status", "tenant_id", b"tenant_id", "update_time", b"update_time", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
