@@ -233,7 +233,7 @@ class OperationSecret(Base):
 
 
 class CreateRequest(Base):
-    """A create that was carried out, so that its repeat finds the same instance (AIP-155)."""
+    """A create or delete that was carried out, so that its repeat finds the same (AIP-155)."""
 
     __tablename__ = "create_requests"
 
@@ -241,7 +241,7 @@ class CreateRequest(Base):
     request_id: Mapped[str] = mapped_column(Name, primary_key=True)
     # SHA-256 of the request without verifiers; a repeat salts them anew.
     fingerprint: Mapped[str] = mapped_column(String(64))
-    instance_id: Mapped[str] = mapped_column(Id)
+    instance_id: Mapped[str] = mapped_column(Id)  # or a module's
     operation_id: Mapped[str] = mapped_column(Id)
     create_time: Mapped[dt.datetime] = mapped_column(index=True)
 

@@ -133,6 +133,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         operation_id = await self._database.write(
             instances.begin_delete,
             operation,
+            request_id=request.request_id,
             expected_row_versions=_row_versions(request),
             now=operation.create_time,
         )

@@ -52,7 +52,12 @@ class ModuleService(module_service_pb2_grpc.ModuleServiceServicer):
             is_admin=spec.is_admin,
         )
         record = await self._database.write(
-            modules.create, _caller(request.caller), new, sealer=self._sealer, now=self._now()
+            modules.create,
+            _caller(request.caller),
+            new,
+            request_id=_optional(request.request_id, "request_id"),
+            sealer=self._sealer,
+            now=self._now(),
         )
         return pb2.CreateModuleResponse(module=_message(record))
 
@@ -111,7 +116,13 @@ class ModuleService(module_service_pb2_grpc.ModuleServiceServicer):
     async def DeleteModule(
         self, request: pb2.DeleteModuleRequest, _context: Any
     ) -> pb2.DeleteModuleResponse:
-        await self._database.write(modules.delete, _caller(request.caller), _id(request.module_id))
+        await self._database.write(
+            modules.delete,
+            _caller(request.caller),
+            _id(request.module_id),
+            request_id=_optional(request.request_id, "request_id"),
+            now=self._now(),
+        )
         return pb2.DeleteModuleResponse()
 
 

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session, aliased
 from conductor.config import Quotas
 from conductor.models import (
     Backup,
-    CreateRequest,
     Datastore,
     DatastoreVersion,
     GuestPresence,
@@ -26,8 +25,8 @@ from conductor.models import (
     Topology,
 )
 from conductor.status import Task
-from conductor.store import datastores, guests, operations, quotas
-from conductor.store.dialects import insert_if_absent
+from conductor.store import datastores, guests, operations, quotas, requests
+from conductor.store.requests import RequestId
 from trove_grpc.errors import ConflictError, NotFoundError, StaleError
 
 RUNNING_BACKUP_STATES = ("NEW", "BUILDING", "SAVING")
@@ -84,7 +83,7 @@ def create_instance(
 
     Returns the record and the id of its create operation.
     """
-    if new.request_id and (earlier := _claim_request(session, new, operation, now)):
+    if earlier := _claim_request(session, new, operation, now):
         return earlier
     version = datastores.choose_version(
         session,
@@ -155,31 +154,20 @@ def _claim_request(
     session: Session, new: NewInstance, operation: Operation, now: dt.datetime
 ) -> tuple[InstanceRecord, str] | None:
     """Take the request id for this create; if it is taken, find what the earlier one made."""
-    row = {
-        "tenant_id": new.tenant_id,
-        "request_id": new.request_id,
-        "fingerprint": new.fingerprint,
-        "instance_id": operation.instance_id,
-        "operation_id": operation.id,
-        "create_time": now,
-    }
-    if insert_if_absent(session, CreateRequest, row):
+    request = RequestId(tenant_id=new.tenant_id, id=new.request_id, fingerprint=new.fingerprint)
+    done = requests.claim(
+        session,
+        request,
+        resource_id=operation.instance_id,
+        operation_id=operation.id,
+        now=now,
+    )
+    if done is None:
         return None
-    earlier = session.get_one(CreateRequest, (new.tenant_id, new.request_id))
-    if earlier.fingerprint != new.fingerprint:
-        raise ConflictError(
-            f"request id {new.request_id} was used for a different create; choose a new one",
-            reason="REQUEST_ID_REUSED",
-            subject=new.request_id,
-        )
     try:
-        return get_instance(session, instance_id=earlier.instance_id), earlier.operation_id
+        return get_instance(session, instance_id=done.resource_id), done.operation_id
     except NotFoundError as error:
-        raise ConflictError(
-            f"the instance made by request id {new.request_id} is deleted; choose a new one",
-            reason="INSTANCE_RETIRED",
-            subject=earlier.instance_id,
-        ) from error
+        raise requests.retired(request, done) from error
 
 
 def get_instance(
@@ -285,17 +273,27 @@ def begin_delete(
     session: Session,
     operation: Operation,
     *,
+    request_id: str = "",
     expected_row_versions: Collection[int] = (),
     now: dt.datetime,
 ) -> str:
     """Start deleting, or find the delete that runs; returns its operation's id.
 
-    Every delete begins here, also one by force: protection binds them all.
+    A repeat with the request's id finds it even when it has ended. Every delete begins here, also
+    one by force: protection binds them all.
     """
+    request = RequestId(
+        tenant_id=operation.tenant_id,
+        id=request_id,
+        fingerprint=requests.fingerprint("delete_instance", operation.instance_id),
+    )
+    if done := requests.find(session, request):
+        return done.operation_id
     instance = lock_instance(
         session, instance_id=operation.instance_id, tenant_id=operation.tenant_id
     )
     if instance.task == Task.DELETING:
+        _remember_delete(session, request, instance, now)
         return instance.last_operation_id
     _check_row_version(instance, expected_row_versions)
     if instance.deletion_protection:
@@ -322,7 +320,21 @@ def begin_delete(
     instance.fault_message = instance.fault_details = ""
     instance.fault_time = None
     session.flush()
+    _remember_delete(session, request, instance, now)
     return operation.id
+
+
+def _remember_delete(
+    session: Session, request: RequestId, instance: Instance, now: dt.datetime
+) -> None:
+    """Claim the id last, under the instance's lock: only now its operation is known."""
+    requests.claim(
+        session,
+        request,
+        resource_id=instance.id,
+        operation_id=instance.last_operation_id,
+        now=now,
+    )
 
 
 def remove_instance(session: Session, instance: Instance, *, now: dt.datetime) -> None:

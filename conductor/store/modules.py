@@ -7,6 +7,7 @@ instances that have it, and those keep it from being deleted.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import uuid
@@ -20,7 +21,8 @@ from sqlalchemy.orm import Session
 
 from conductor.models import Datastore, DatastoreVersion, Instance, InstanceModule, Module
 from conductor.sealing import Sealer
-from conductor.store import datastores
+from conductor.store import datastores, requests
+from conductor.store.requests import RequestId
 from trove_grpc.errors import (
     AlreadyExistsError,
     InvalidRequestError,
@@ -29,6 +31,7 @@ from trove_grpc.errors import (
 )
 
 TYPES = ("ping", "generic")
+_ID_LENGTH = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +72,18 @@ class NewModule:
 
 
 def create(
-    session: Session, caller: Caller, new: NewModule, *, sealer: Sealer, now: dt.datetime
+    session: Session,
+    caller: Caller,
+    new: NewModule,
+    *,
+    request_id: str = "",
+    sealer: Sealer,
+    now: dt.datetime,
 ) -> ModuleRecord:
-    """Raise NotFoundError (type), PermissionDeniedError (options) or AlreadyExistsError."""
+    """Create a module, or find what an equal request with that id made.
+
+    Raises NotFoundError (type), PermissionDeniedError (options) or AlreadyExistsError.
+    """
     if new.type not in TYPES:
         raise NotFoundError(
             f"Module type '{new.type}' was not found.", reason="MODULE_TYPE_UNKNOWN"
@@ -85,8 +97,14 @@ def create(
         priority_apply=new.priority_apply,
         is_admin=new.is_admin,
     )
-    datastore, version = _datastore_of(session, new.datastore, new.datastore_version)
     identity = str(uuid.uuid4())
+    request = RequestId(tenant_id=caller.tenant_id, id=request_id, fingerprint=_fingerprint(new))
+    if done := requests.claim(session, request, resource_id=identity, now=now):
+        try:
+            return get(session, caller, done.resource_id)
+        except NotFoundError as error:
+            raise requests.retired(request, done) from error
+    datastore, version = _datastore_of(session, new.datastore, new.datastore_version)
     module = Module(
         id=identity,
         scope="",
@@ -205,7 +223,22 @@ def update(
     )
 
 
-def delete(session: Session, caller: Caller, module_id: str) -> None:
+def delete(
+    session: Session,
+    caller: Caller,
+    module_id: str,
+    *,
+    request_id: str = "",
+    now: dt.datetime,
+) -> None:
+    """Remove a module that no instance has; a repeat with the request's id finds it done."""
+    request = RequestId(
+        tenant_id=caller.tenant_id,
+        id=request_id,
+        fingerprint=requests.fingerprint("delete_module", module_id),
+    )
+    if requests.claim(session, request, resource_id=module_id[:_ID_LENGTH], now=now):
+        return
     record = get(session, caller, module_id)
     _require_own(caller, record.module, "delete")
     if record.instance_count:
@@ -214,6 +247,12 @@ def delete(session: Session, caller: Caller, module_id: str) -> None:
     session.execute(sa.delete(InstanceModule).where(InstanceModule.module_id == module_id))
     session.delete(record.module)
     session.flush()
+
+
+def _fingerprint(new: NewModule) -> str:
+    values = dataclasses.asdict(new)
+    contents: bytes = values.pop("contents")
+    return requests.fingerprint("create_module", repr(sorted(values.items())), contents)
 
 
 def _query(caller: Caller) -> sa.Select[Any]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 
-from trove_grpc.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError
+from trove_grpc.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from trove_grpc.gen.conductor.v1 import module_service_pb2 as pb2
 
 TYPES = ("ping", "generic")
@@ -16,8 +21,11 @@ class FakeModules:
 
     def __init__(self) -> None:
         self.modules: dict[str, pb2.Module] = {}
+        self._done: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     async def create(self, request: pb2.CreateModuleRequest) -> pb2.Module:
+        if made := self._find(request):
+            return await self.get(request.caller, made)
         spec = pb2.ModuleSpec()
         spec.CopyFrom(request.spec)
         if spec.type not in TYPES:
@@ -38,6 +46,7 @@ class FakeModules:
         module.update_time.CopyFrom(module.create_time)
         self._check_name(module)
         self.modules[module.id] = module
+        self._remember(request, module.id)
         return module
 
     async def get(self, caller: pb2.ModuleCaller, module_id: str) -> pb2.Module:
@@ -78,10 +87,28 @@ class FakeModules:
         self.modules[module.id] = changed
         return changed
 
-    async def delete(self, caller: pb2.ModuleCaller, module_id: str) -> None:
-        module = await self.get(caller, module_id)
-        self._check_own(caller, module, "delete")
-        del self.modules[module_id]
+    async def delete(self, request: pb2.DeleteModuleRequest) -> None:
+        if self._find(request):
+            return
+        module = await self.get(request.caller, request.module_id)
+        self._check_own(request.caller, module, "delete")
+        del self.modules[module.id]
+        self._remember(request, module.id)
+
+    def _find(self, request: pb2.CreateModuleRequest | pb2.DeleteModuleRequest) -> str:
+        key = (request.caller.tenant_id, request.request_id)
+        if not request.request_id or key not in self._done:
+            return ""
+        wish, module_id = self._done[key]
+        if wish != request.SerializeToString(deterministic=True):
+            raise ConflictError("used for something else", reason="REQUEST_ID_REUSED")
+        return module_id
+
+    def _remember(
+        self, request: pb2.CreateModuleRequest | pb2.DeleteModuleRequest, module_id: str
+    ) -> None:
+        wish = request.SerializeToString(deterministic=True)
+        self._done[request.caller.tenant_id, request.request_id] = wish, module_id
 
     def _sees(self, caller: pb2.ModuleCaller, module: pb2.Module) -> bool:
         return caller.is_admin or (

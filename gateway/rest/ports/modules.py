@@ -23,17 +23,17 @@ class Modules(Protocol):
 
     async def update(self, request: pb2.UpdateModuleRequest) -> pb2.Module: ...
 
-    async def delete(self, caller: pb2.ModuleCaller, module_id: str) -> None: ...
+    async def delete(self, request: pb2.DeleteModuleRequest) -> None: ...
 
 
 class GrpcModules:
-    """Asks the conductor. Only reads and `update` are sent again when an answer is lost."""
+    """Asks the conductor; every call is idempotent: retried."""
 
     def __init__(self, conductor: PeerChannel) -> None:
         self._conductor = conductor
 
     async def create(self, request: pb2.CreateModuleRequest) -> pb2.Module:
-        response = await call_peer(self._stub().CreateModule, request, retry=False)
+        response = await call_peer(self._stub().CreateModule, request)
         return cast(pb2.Module, response.module)
 
     async def get(self, caller: pb2.ModuleCaller, module_id: str) -> pb2.Module:
@@ -51,9 +51,8 @@ class GrpcModules:
     async def update(self, request: pb2.UpdateModuleRequest) -> pb2.Module:
         return cast(pb2.Module, (await call_peer(self._stub().UpdateModule, request)).module)
 
-    async def delete(self, caller: pb2.ModuleCaller, module_id: str) -> None:
-        request = pb2.DeleteModuleRequest(caller=caller, module_id=module_id)
-        await call_peer(self._stub().DeleteModule, request, retry=False)
+    async def delete(self, request: pb2.DeleteModuleRequest) -> None:
+        await call_peer(self._stub().DeleteModule, request)
 
     def _stub(self) -> module_service_pb2_grpc.ModuleServiceStub:
         return self._conductor.stub(module_service_pb2_grpc.ModuleServiceStub)

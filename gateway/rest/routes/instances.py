@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import uuid
 from collections.abc import Callable
 
 from aiohttp import web
@@ -13,13 +11,12 @@ from gateway.rest import admin, etags, new_instance, views
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.dialects import dialect_of
 from gateway.rest.fields import Fields
+from gateway.rest.idempotency import read_request_id
 from gateway.rest.links import Json, Links
 from gateway.rest.router import Call, Route, accepted, answer
 from trove_grpc.errors import InvalidRequestError, NotFoundError, UnsupportedError
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 
-_IDEMPOTENCY_HEADER = "X-Idempotency-Key"
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 # What PUT and PATCH know beside the name, as Trove has it.
 _REPLACED = ("replica_of", "configuration", "datastore_version", "access")
 _EDITED = ("slave_of", "replica_of", "configuration", "datastore_version")
@@ -47,7 +44,7 @@ class Instances:
         ]
 
     async def create(self, call: Call) -> web.Response:
-        request_id = _request_id(call.http)
+        request_id = read_request_id(call.http)
         instance = await call.fields("instance")
         name = new_instance.read_name(instance)
         new_instance.check_unsupported(instance, region=call.settings.region)
@@ -109,7 +106,7 @@ class Instances:
         request = instance_service_pb2.DeleteInstanceRequest(
             tenant_id=call.project_id,
             instance_id=call.segment("id"),
-            request_id=_request_id(call.http),
+            request_id=read_request_id(call.http),
             expected_row_versions=etags.read_expected_versions(call.http),
         )
         operation_id = await self._control_plane.delete_instance(request)
@@ -195,15 +192,3 @@ class Instances:
             f"Datastore version '{version}' with number '{number}' cannot be found.",
             reason="DATASTORE_VERSION_NOT_FOUND",
         )
-
-
-def _request_id(request: web.Request) -> str:
-    """What makes a repeated request the same request: the client's key, or a new one."""
-    key = request.headers.get(_IDEMPOTENCY_HEADER)
-    if key is None:
-        return str(uuid.uuid4())
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise InvalidRequestError(
-            f"{_IDEMPOTENCY_HEADER} must have 1 to 255 visible ASCII characters."
-        )
-    return key

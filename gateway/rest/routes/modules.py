@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gateway.rest import views
 from gateway.rest.fields import Fields, invalid, kind_of
+from gateway.rest.idempotency import read_request_id
 from gateway.rest.links import Json
 from gateway.rest.ports.modules import Modules
 from gateway.rest.router import Call, Route, answer
@@ -85,7 +86,9 @@ class ModuleRoutes:
         if "full_access" in fields:
             spec.is_admin = not _switch(fields, "full_access")
         created = await self._modules.create(
-            pb2.CreateModuleRequest(caller=_caller(call), spec=spec)
+            pb2.CreateModuleRequest(
+                caller=_caller(call), spec=spec, request_id=read_request_id(call.http)
+            )
         )
         return answer({"module": detailed(created)})
 
@@ -119,7 +122,13 @@ class ModuleRoutes:
         return answer({"module": detailed(await self._modules.update(request))})
 
     async def delete(self, call: Call) -> web.Response:
-        await self._modules.delete(_caller(call), call.segment("id"))
+        await self._modules.delete(
+            pb2.DeleteModuleRequest(
+                caller=_caller(call),
+                module_id=call.segment("id"),
+                request_id=read_request_id(call.http),
+            )
+        )
         return web.Response(status=200, content_type="application/json")
 
 

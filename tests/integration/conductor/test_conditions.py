@@ -94,3 +94,45 @@ async def test_of_changes_that_expect_one_version_one_succeeds(database: Databas
         await database.write(
             instances.begin_delete, operation, expected_row_versions=[seen], now=NOW
         )
+
+
+async def delete(database: Database, instance_id: str, request_id: str) -> str:
+    return await database.write(
+        instances.begin_delete,
+        an_operation(settlement.DELETE_INSTANCE, instance_id=instance_id),
+        request_id=request_id,
+        now=NOW,
+    )
+
+
+async def test_repeat_of_a_delete_finds_it_after_it_has_ended(database: Database) -> None:
+    instance_id = await active(database)
+    begun = await asyncio.gather(*(delete(database, instance_id, "r1") for _ in range(4)))
+    assert len(set(begun)) == 1
+    await finish(database, begun[0])
+    assert await delete(database, instance_id, "r1") == begun[0]
+    with pytest.raises(NotFoundError):
+        await delete(database, instance_id, "r2")
+
+
+async def test_one_key_cannot_stand_for_two_wishes(database: Database) -> None:
+    made, _ = await create(database, request_id="r1")
+    with pytest.raises(ConflictError) as caught:
+        await delete(database, made, "r1")
+    assert caught.value.reason == "REQUEST_ID_REUSED"
+    one, other = await active(database), await active(database)
+    results = await asyncio.gather(
+        delete(database, one, "r2"), delete(database, other, "r2"), return_exceptions=True
+    )
+    (refused,) = [result for result in results if isinstance(result, ConflictError)]
+    assert refused.reason == "REQUEST_ID_REUSED"
+    operations_left = [result for result in results if isinstance(result, str)]
+    assert len(operations_left) == 1
+
+
+async def test_refused_delete_leaves_its_key_free(database: Database) -> None:
+    instance_id = await active(database, deletion_protection=True)
+    with pytest.raises(ConflictError):
+        await delete(database, instance_id, "r1")
+    await update(database, instance_id, deletion_protection=False)
+    assert await delete(database, instance_id, "r1")

@@ -82,7 +82,7 @@ async def test_module_in_use_keeps_its_contents_and_stays(database: Database) ->
     assert found.instance_count == 1
     for attempt in (
         update(database, record.module.id, contents=b"other"),
-        database.write(modules.delete, ALICE, record.module.id),
+        database.write(modules.delete, ALICE, record.module.id, now=NOW),
     ):
         with pytest.raises(PermissionDeniedError) as caught:
             await attempt
@@ -107,5 +107,5 @@ async def test_deleted_instance_holds_no_module(database: Database) -> None:
             sa.update(Instance).where(Instance.id == instance_id).values(delete_time=NOW)
         )
     )
-    await database.write(modules.delete, ALICE, record.module.id)
+    await database.write(modules.delete, ALICE, record.module.id, now=NOW)
     assert await database.read(lambda s: s.scalars(sa.select(InstanceModule)).all()) == []

@@ -10,7 +10,12 @@ from gateway.rest.ports.modules import Modules
 from tests.fakes.rest_control_plane import FakeControlPlane
 from tests.fakes.rest_server import running_rest
 from tests.integration.gateway_rest.test_control_plane import fake, real
-from trove_grpc.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError
+from trove_grpc.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from trove_grpc.gen.conductor.v1 import module_service_pb2 as pb2
 
 ALICE = pb2.ModuleCaller(tenant_id="alpha")
@@ -38,6 +43,12 @@ async def create(modules: Modules, caller: pb2.ModuleCaller = ALICE, **spec) -> 
     )
 
 
+def deleting(
+    caller: pb2.ModuleCaller, module_id: str, request_id: str = ""
+) -> pb2.DeleteModuleRequest:
+    return pb2.DeleteModuleRequest(caller=caller, module_id=module_id, request_id=request_id)
+
+
 async def test_created_module_is_shown_to_its_tenant_without_its_contents(modules):
     created = await create(modules, description="greets")
     found = await modules.get(ALICE, created.id)
@@ -56,7 +67,7 @@ async def test_another_tenant_neither_sees_nor_changes_it(modules):
             pb2.UpdateModuleRequest(caller=BETA, module_id=created.id, name="mine")
         )
     with pytest.raises(NotFoundError):
-        await modules.delete(BETA, created.id)
+        await modules.delete(deleting(BETA, created.id))
     assert (await modules.get(ALICE, created.id)).spec.name == "m"
 
 
@@ -85,7 +96,7 @@ async def test_module_of_every_tenant_is_seen_by_all_and_changed_by_administrato
     with pytest.raises(PermissionDeniedError):
         await modules.update(change)
     with pytest.raises(PermissionDeniedError):
-        await modules.delete(BETA, created.id)
+        await modules.delete(deleting(BETA, created.id))
     change.caller.CopyFrom(ADMIN)
     assert (await modules.update(change)).spec.name == "mine"
 
@@ -141,9 +152,9 @@ async def test_list_goes_by_pages_and_by_datastore(modules):
 
 async def test_deleted_module_is_gone(modules):
     created = await create(modules)
-    await modules.delete(ALICE, created.id)
+    await modules.delete(deleting(ALICE, created.id))
     with pytest.raises(NotFoundError):
-        await modules.delete(ALICE, created.id)
+        await modules.delete(deleting(ALICE, created.id))
 
 
 @pytest.mark.parametrize(
@@ -189,3 +200,46 @@ async def test_any_datastore_again_by_the_clients_switch():
         assert changed.json["module"]["datastore_version"] == "all"
         changed = await client.send("PUT", path, {"module": {"all_datastores": 1}})
         assert changed.json["module"]["datastore"] == "all"
+
+
+async def test_repeats_of_one_request_are_one_request(modules):
+    spec = pb2.ModuleSpec(name="m", type="ping", contents=b"aGk=", is_visible=True)
+    request = pb2.CreateModuleRequest(caller=ALICE, spec=spec, request_id="r1")
+    made = await modules.create(request)
+    assert (await modules.create(request)).id == made.id
+    theirs = pb2.CreateModuleRequest(caller=BETA, spec=spec, request_id="r1")
+    assert (await modules.create(theirs)).id != made.id
+    request.spec.name = "other"
+    with pytest.raises(ConflictError) as caught:
+        await modules.create(request)
+    assert caught.value.reason == "REQUEST_ID_REUSED"
+    for _ in range(2):
+        await modules.delete(deleting(ALICE, made.id, "r2"))
+    with pytest.raises(NotFoundError):
+        await modules.delete(deleting(ALICE, made.id, "r3"))
+
+
+async def test_request_that_failed_leaves_its_id_free(modules):
+    request = pb2.CreateModuleRequest(
+        caller=ALICE, spec=pb2.ModuleSpec(name="m", type="zz", contents=b"aGk="), request_id="r"
+    )
+    with pytest.raises(NotFoundError):
+        await modules.create(request)
+    request.spec.type, request.spec.is_visible = "ping", True
+    await modules.create(request)
+
+
+async def test_idempotency_key_makes_two_posts_one_module_and_two_deletes_one():
+    module = {"module": {"name": "m", "module_type": "ping", "contents": HELLO}}
+    async with running_rest(FakeControlPlane()) as client:
+        key = {"X-Idempotency-Key": "k1"}
+        made = [await client.send("POST", "/modules", module, headers=key) for _ in range(2)]
+        assert [answer.status for answer in made] == [200, 200]
+        assert made[0].json["module"]["id"] == made[1].json["module"]["id"]
+        path = f"/modules/{made[0].json['module']['id']}"
+        key = {"X-Idempotency-Key": "k2"}
+        gone = [await client.send("DELETE", path, headers=key) for _ in range(2)]
+        assert [answer.status for answer in gone] == [200, 200]
+        assert (await client.send("DELETE", path)).status == 404
+        bad = await client.send("POST", "/modules", module, headers={"X-Idempotency-Key": "a b"})
+        assert bad.status == 400

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trove/conductor/v1/module_service.proto\x12\x12trove.conductor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n\nModuleSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x15\n\x08\x63ontents\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tdatastore\x18\x05 \x01(\t\x12\x19\n\x11\x64\x61tastore_version\x18\x06 \x01(\t\x12\x12\n\nauto_apply\x18\x07 \x01(\x08\x12\x13\n\x0b\x61ll_tenants\x18\x08 \x01(\x08\x12\x12\n\nis_visible\x18\t \x01(\x08\x12\x13\n\x0blive_update\x18\n \x01(\x08\x12\x16\n\x0epriority_apply\x18\x0b \x01(\x08\x12\x13\n\x0b\x61pply_order\x18\x0c \x01(\x05\x12\x10\n\x08is_admin\x18\r \x01(\x08\x42\x0e\n\x0c_description\"\x90\x02\n\x06Module\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12,\n\x04spec\x18\x03 \x01(\x0b\x32\x1e.trove.conductor.v1.ModuleSpec\x12\x14\n\x0c\x64\x61tastore_id\x18\x04 \x01(\t\x12\x1c\n\x14\x64\x61tastore_version_id\x18\x05 \x01(\t\x12\x0b\n\x03md5\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0einstance_count\x18\t \x01(\x05\"3\n\x0cModuleCaller\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08is_admin\x18\x02 \x01(\x08\"u\n\x13\x43reateModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.trove.conductor.v1.ModuleSpec\"B\n\x14\x43reateModuleResponse\x12*\n\x06module\x18\x01 \x01(\x0b\x32\x1a.trove.conductor.v1.Module\"W\n\x10GetModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tmodule_id\x18\x02 \x01(\t\"?\n\x11GetModuleResponse\x12*\n\x06module\x18\x01 \x01(\x0b\x32\x1a.trove.conductor.v1.Module\"\x80\x01\n\x12ListModulesRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tdatastore\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x13ListModulesResponse\x12+\n\x07modules\x18\x01 \x03(\x0b\x32\x1a.trove.conductor.v1.Module\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x04\n\x13UpdateModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tmodule_id\x18\x02 \x01(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\x08\x63ontents\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01H\x02\x88\x01\x01\x12\x16\n\tdatastore\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1e\n\x11\x64\x61tastore_version\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x17\n\nauto_apply\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12\x18\n\x0b\x61ll_tenants\x18\t \x01(\x08H\x06\x88\x01\x01\x12\x17\n\nis_visible\x18\n \x01(\x08H\x07\x88\x01\x01\x12\x18\n\x0blive_update\x18\x0b \x01(\x08H\x08\x88\x01\x01\x12\x1b\n\x0epriority_apply\x18\x0c \x01(\x08H\t\x88\x01\x01\x12\x18\n\x0b\x61pply_order\x18\r \x01(\x05H\n\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x0b\n\t_contentsB\x0c\n\n_datastoreB\x14\n\x12_datastore_versionB\r\n\x0b_auto_applyB\x0e\n\x0c_all_tenantsB\r\n\x0b_is_visibleB\x0e\n\x0c_live_updateB\x11\n\x0f_priority_applyB\x0e\n\x0c_apply_order\"B\n\x14UpdateModuleResponse\x12*\n\x06module\x18\x01 \x01(\x0b\x32\x1a.trove.conductor.v1.Module\"Z\n\x13\x44\x65leteModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tmodule_id\x18\x02 \x01(\t\"\x16\n\x14\x44\x65leteModuleResponse2\xf2\x03\n\rModuleService\x12\x61\n\x0c\x43reateModule\x12\'.trove.conductor.v1.CreateModuleRequest\x1a(.trove.conductor.v1.CreateModuleResponse\x12X\n\tGetModule\x12$.trove.conductor.v1.GetModuleRequest\x1a%.trove.conductor.v1.GetModuleResponse\x12^\n\x0bListModules\x12&.trove.conductor.v1.ListModulesRequest\x1a\'.trove.conductor.v1.ListModulesResponse\x12\x61\n\x0cUpdateModule\x12\'.trove.conductor.v1.UpdateModuleRequest\x1a(.trove.conductor.v1.UpdateModuleResponse\x12\x61\n\x0c\x44\x65leteModule\x12\'.trove.conductor.v1.DeleteModuleRequest\x1a(.trove.conductor.v1.DeleteModuleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trove/conductor/v1/module_service.proto\x12\x12trove.conductor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n\nModuleSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x15\n\x08\x63ontents\x18\x03 \x01(\x0c\x42\x03\x80\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tdatastore\x18\x05 \x01(\t\x12\x19\n\x11\x64\x61tastore_version\x18\x06 \x01(\t\x12\x12\n\nauto_apply\x18\x07 \x01(\x08\x12\x13\n\x0b\x61ll_tenants\x18\x08 \x01(\x08\x12\x12\n\nis_visible\x18\t \x01(\x08\x12\x13\n\x0blive_update\x18\n \x01(\x08\x12\x16\n\x0epriority_apply\x18\x0b \x01(\x08\x12\x13\n\x0b\x61pply_order\x18\x0c \x01(\x05\x12\x10\n\x08is_admin\x18\r \x01(\x08\x42\x0e\n\x0c_description\"\x90\x02\n\x06Module\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12,\n\x04spec\x18\x03 \x01(\x0b\x32\x1e.trove.conductor.v1.ModuleSpec\x12\x14\n\x0c\x64\x61tastore_id\x18\x04 \x01(\t\x12\x1c\n\x14\x64\x61tastore_version_id\x18\x05 \x01(\t\x12\x0b\n\x03md5\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0einstance_count\x18\t \x01(\x05\"3\n\x0cModuleCaller\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08is_admin\x18\x02 \x01(\x08\"\x89\x01\n\x13\x43reateModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12,\n\x04spec\x18\x02 \x01(\x0b\x32\x1e.trove.conductor.v1.ModuleSpec\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"B\n\x14\x43reateModuleResponse\x12*\n\x06module\x18\x01 \x01(\x0b\x32\x1a.trove.conductor.v1.Module\"W\n\x10GetModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tmodule_id\x18\x02 \x01(\t\"?\n\x11GetModuleResponse\x12*\n\x06module\x18\x01 \x01(\x0b\x32\x1a.trove.conductor.v1.Module\"\x80\x01\n\x12ListModulesRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tdatastore\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x13ListModulesResponse\x12+\n\x07modules\x18\x01 \x03(\x0b\x32\x1a.trove.conductor.v1.Module\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x04\n\x13UpdateModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tmodule_id\x18\x02 \x01(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1a\n\x08\x63ontents\x18\x05 \x01(\x0c\x42\x03\x80\x01\x01H\x02\x88\x01\x01\x12\x16\n\tdatastore\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x1e\n\x11\x64\x61tastore_version\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x17\n\nauto_apply\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12\x18\n\x0b\x61ll_tenants\x18\t \x01(\x08H\x06\x88\x01\x01\x12\x17\n\nis_visible\x18\n \x01(\x08H\x07\x88\x01\x01\x12\x18\n\x0blive_update\x18\x0b \x01(\x08H\x08\x88\x01\x01\x12\x1b\n\x0epriority_apply\x18\x0c \x01(\x08H\t\x88\x01\x01\x12\x18\n\x0b\x61pply_order\x18\r \x01(\x05H\n\x88\x01\x01\x42\x07\n\x05_nameB\x0e\n\x0c_descriptionB\x0b\n\t_contentsB\x0c\n\n_datastoreB\x14\n\x12_datastore_versionB\r\n\x0b_auto_applyB\x0e\n\x0c_all_tenantsB\r\n\x0b_is_visibleB\x0e\n\x0c_live_updateB\x11\n\x0f_priority_applyB\x0e\n\x0c_apply_order\"B\n\x14UpdateModuleResponse\x12*\n\x06module\x18\x01 \x01(\x0b\x32\x1a.trove.conductor.v1.Module\"n\n\x13\x44\x65leteModuleRequest\x12\x30\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.ModuleCaller\x12\x11\n\tmodule_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteModuleResponse2\xf2\x03\n\rModuleService\x12\x61\n\x0c\x43reateModule\x12\'.trove.conductor.v1.CreateModuleRequest\x1a(.trove.conductor.v1.CreateModuleResponse\x12X\n\tGetModule\x12$.trove.conductor.v1.GetModuleRequest\x1a%.trove.conductor.v1.GetModuleResponse\x12^\n\x0bListModules\x12&.trove.conductor.v1.ListModulesRequest\x1a\'.trove.conductor.v1.ListModulesResponse\x12\x61\n\x0cUpdateModule\x12\'.trove.conductor.v1.UpdateModuleRequest\x1a(.trove.conductor.v1.UpdateModuleResponse\x12\x61\n\x0c\x44\x65leteModule\x12\'.trove.conductor.v1.DeleteModuleRequest\x1a(.trove.conductor.v1.DeleteModuleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,26 +42,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODULE']._serialized_end=668
   _globals['_MODULECALLER']._serialized_start=670
   _globals['_MODULECALLER']._serialized_end=721
-  _globals['_CREATEMODULEREQUEST']._serialized_start=723
-  _globals['_CREATEMODULEREQUEST']._serialized_end=840
-  _globals['_CREATEMODULERESPONSE']._serialized_start=842
-  _globals['_CREATEMODULERESPONSE']._serialized_end=908
-  _globals['_GETMODULEREQUEST']._serialized_start=910
-  _globals['_GETMODULEREQUEST']._serialized_end=997
-  _globals['_GETMODULERESPONSE']._serialized_start=999
-  _globals['_GETMODULERESPONSE']._serialized_end=1062
-  _globals['_LISTMODULESREQUEST']._serialized_start=1065
-  _globals['_LISTMODULESREQUEST']._serialized_end=1193
-  _globals['_LISTMODULESRESPONSE']._serialized_start=1195
-  _globals['_LISTMODULESRESPONSE']._serialized_end=1286
-  _globals['_UPDATEMODULEREQUEST']._serialized_start=1289
-  _globals['_UPDATEMODULEREQUEST']._serialized_end=1836
-  _globals['_UPDATEMODULERESPONSE']._serialized_start=1838
-  _globals['_UPDATEMODULERESPONSE']._serialized_end=1904
-  _globals['_DELETEMODULEREQUEST']._serialized_start=1906
-  _globals['_DELETEMODULEREQUEST']._serialized_end=1996
-  _globals['_DELETEMODULERESPONSE']._serialized_start=1998
-  _globals['_DELETEMODULERESPONSE']._serialized_end=2020
-  _globals['_MODULESERVICE']._serialized_start=2023
-  _globals['_MODULESERVICE']._serialized_end=2521
+  _globals['_CREATEMODULEREQUEST']._serialized_start=724
+  _globals['_CREATEMODULEREQUEST']._serialized_end=861
+  _globals['_CREATEMODULERESPONSE']._serialized_start=863
+  _globals['_CREATEMODULERESPONSE']._serialized_end=929
+  _globals['_GETMODULEREQUEST']._serialized_start=931
+  _globals['_GETMODULEREQUEST']._serialized_end=1018
+  _globals['_GETMODULERESPONSE']._serialized_start=1020
+  _globals['_GETMODULERESPONSE']._serialized_end=1083
+  _globals['_LISTMODULESREQUEST']._serialized_start=1086
+  _globals['_LISTMODULESREQUEST']._serialized_end=1214
+  _globals['_LISTMODULESRESPONSE']._serialized_start=1216
+  _globals['_LISTMODULESRESPONSE']._serialized_end=1307
+  _globals['_UPDATEMODULEREQUEST']._serialized_start=1310
+  _globals['_UPDATEMODULEREQUEST']._serialized_end=1857
+  _globals['_UPDATEMODULERESPONSE']._serialized_start=1859
+  _globals['_UPDATEMODULERESPONSE']._serialized_end=1925
+  _globals['_DELETEMODULEREQUEST']._serialized_start=1927
+  _globals['_DELETEMODULEREQUEST']._serialized_end=2037
+  _globals['_DELETEMODULERESPONSE']._serialized_start=2039
+  _globals['_DELETEMODULERESPONSE']._serialized_end=2061
+  _globals['_MODULESERVICE']._serialized_start=2064
+  _globals['_MODULESERVICE']._serialized_end=2562
 # @@protoc_insertion_point(module_scope)

@@ -174,6 +174,9 @@ class CreateModuleRequest(_message.Message):
 
     CALLER_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the caller (AIP-155); repeats answer the same module. Empty: never a repeat."""
     @_builtins.property
     def caller(self) -> Global___ModuleCaller: ...
     @_builtins.property
@@ -183,10 +186,11 @@ class CreateModuleRequest(_message.Message):
         *,
         caller: Global___ModuleCaller | None = ...,
         spec: Global___ModuleSpec | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,7 +454,10 @@ class DeleteModuleRequest(_message.Message):
 
     CALLER_FIELD_NUMBER: _builtins.int
     MODULE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     module_id: _builtins.str
+    request_id: _builtins.str
+    """As in CreateModuleRequest."""
     @_builtins.property
     def caller(self) -> Global___ModuleCaller: ...
     def __init__(
@@ -458,10 +465,11 @@ class DeleteModuleRequest(_message.Message):
         *,
         caller: Global___ModuleCaller | None = ...,
         module_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "module_id", b"module_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "module_id", b"module_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,8 +67,8 @@ class ModuleServiceServicer:
     """
 
     def CreateModule(self, request, context):
-        """Creates a module; one of the same name, type and datastore is refused. Callers: api. Not
-        idempotent: a repeat is refused as a duplicate.
+        """Creates a module; one of the same name, type and datastore is refused. Callers: api.
+        Idempotent by (tenant, request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class ModuleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteModule(self, request, context):
-        """Removes a module that no instance has. Callers: api. Not idempotent: a repeat finds none.
+        """Removes a module that no instance has. Callers: api. Idempotent by (tenant, request_id).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

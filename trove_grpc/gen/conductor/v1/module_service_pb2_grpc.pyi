@@ -34,8 +34,8 @@ class ModuleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModuleServiceAsyncStub: ...
     CreateModule: _grpc.UnaryUnaryMultiCallable[_module_service_pb2.CreateModuleRequest, _module_service_pb2.CreateModuleResponse]
-    """Creates a module; one of the same name, type and datastore is refused. Callers: api. Not
-    idempotent: a repeat is refused as a duplicate.
+    """Creates a module; one of the same name, type and datastore is refused. Callers: api.
+    Idempotent by (tenant, request_id).
     """
     GetModule: _grpc.UnaryUnaryMultiCallable[_module_service_pb2.GetModuleRequest, _module_service_pb2.GetModuleResponse]
     """Returns a module the tenant may see. Callers: api, operator. Idempotent."""
@@ -44,7 +44,7 @@ class ModuleServiceStub:
     UpdateModule: _grpc.UnaryUnaryMultiCallable[_module_service_pb2.UpdateModuleRequest, _module_service_pb2.UpdateModuleResponse]
     """Changes the fields that are given. Callers: api. Idempotent."""
     DeleteModule: _grpc.UnaryUnaryMultiCallable[_module_service_pb2.DeleteModuleRequest, _module_service_pb2.DeleteModuleResponse]
-    """Removes a module that no instance has. Callers: api. Not idempotent: a repeat finds none."""
+    """Removes a module that no instance has. Callers: api. Idempotent by (tenant, request_id)."""
 
 @_typing.type_check_only
 class ModuleServiceAsyncStub(ModuleServiceStub):
@@ -52,8 +52,8 @@ class ModuleServiceAsyncStub(ModuleServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateModule: _aio.UnaryUnaryMultiCallable[_module_service_pb2.CreateModuleRequest, _module_service_pb2.CreateModuleResponse]  # type: ignore[assignment]
-    """Creates a module; one of the same name, type and datastore is refused. Callers: api. Not
-    idempotent: a repeat is refused as a duplicate.
+    """Creates a module; one of the same name, type and datastore is refused. Callers: api.
+    Idempotent by (tenant, request_id).
     """
     GetModule: _aio.UnaryUnaryMultiCallable[_module_service_pb2.GetModuleRequest, _module_service_pb2.GetModuleResponse]  # type: ignore[assignment]
     """Returns a module the tenant may see. Callers: api, operator. Idempotent."""
@@ -62,7 +62,7 @@ class ModuleServiceAsyncStub(ModuleServiceStub):
     UpdateModule: _aio.UnaryUnaryMultiCallable[_module_service_pb2.UpdateModuleRequest, _module_service_pb2.UpdateModuleResponse]  # type: ignore[assignment]
     """Changes the fields that are given. Callers: api. Idempotent."""
     DeleteModule: _aio.UnaryUnaryMultiCallable[_module_service_pb2.DeleteModuleRequest, _module_service_pb2.DeleteModuleResponse]  # type: ignore[assignment]
-    """Removes a module that no instance has. Callers: api. Not idempotent: a repeat finds none."""
+    """Removes a module that no instance has. Callers: api. Idempotent by (tenant, request_id)."""
 
 class ModuleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Modules: pieces of configuration a tenant keeps and gives to instances."""
@@ -73,8 +73,8 @@ class ModuleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _module_service_pb2.CreateModuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_module_service_pb2.CreateModuleResponse, _abc.Awaitable[_module_service_pb2.CreateModuleResponse]]:
-        """Creates a module; one of the same name, type and datastore is refused. Callers: api. Not
-        idempotent: a repeat is refused as a duplicate.
+        """Creates a module; one of the same name, type and datastore is refused. Callers: api.
+        Idempotent by (tenant, request_id).
         """
 
     @_abc_1.abstractmethod
@@ -107,6 +107,6 @@ class ModuleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _module_service_pb2.DeleteModuleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_module_service_pb2.DeleteModuleResponse, _abc.Awaitable[_module_service_pb2.DeleteModuleResponse]]:
-        """Removes a module that no instance has. Callers: api. Not idempotent: a repeat finds none."""
+        """Removes a module that no instance has. Callers: api. Idempotent by (tenant, request_id)."""
 
 def add_ModuleServiceServicer_to_server(servicer: ModuleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
