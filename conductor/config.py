@@ -9,6 +9,8 @@ from pathlib import Path
 from trove_grpc import databases
 from trove_grpc.errors import InvalidRequestError
 
+# An API process waits for a slice for up to a second, which counts as a part of its life.
+_SHORTEST_SLICE_LIFETIME = dt.timedelta(seconds=2)
 _LONGEST_SLICE_LIFETIME = dt.timedelta(seconds=60)
 _UNLIMITED = -1
 _LONGEST_PERSIST_INTERVAL = dt.timedelta(seconds=30)
@@ -69,8 +71,8 @@ class Rates:
     def __post_init__(self) -> None:
         if self.slice < 1:
             raise InvalidRequestError("rates.slice must be at least 1")
-        if not dt.timedelta() < self.lifetime <= _LONGEST_SLICE_LIFETIME:
-            raise InvalidRequestError("rates.lifetime must be more than 0 and at most 60 seconds")
+        if not _SHORTEST_SLICE_LIFETIME <= self.lifetime <= _LONGEST_SLICE_LIFETIME:
+            raise InvalidRequestError("rates.lifetime must be 2 to 60 seconds")
         for rate in RATES:
             if self.limit(rate) < _UNLIMITED:
                 raise InvalidRequestError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -129,9 +131,15 @@ def test_over_any_minute_at_most_the_limit_passes_through_all_processes(seed: in
 
 @pytest.mark.parametrize(
     "settings",
-    [{"get": -2}, {"manage": -5}, {"slice": 0}],
-    ids=lambda settings: next(iter(settings)),
+    [
+        {"get": -2},
+        {"manage": -5},
+        {"slice": 0},
+        {"lifetime": dt.timedelta(seconds=1)},
+        {"lifetime": dt.timedelta(seconds=61)},
+    ],
+    ids=str,
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, int]):
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]):
     with pytest.raises(InvalidRequestError, match=f"rates.{next(iter(settings))}"):
         Rates(**settings)
