@@ -75,6 +75,27 @@ def denied(records: Iterable[AuditRecord]) -> list[Denied]:
     return list(ledger.denied.values())
 
 
+def quarantined(records: Iterable[AuditRecord]) -> dict[str, str]:
+    """Instances whose quarantine nobody ended, and why each is in it."""
+    reasons: dict[str, str] = {}
+    enrolled: dict[str, str] = {}
+    for record in records:
+        detail = _detail(record)
+        match record.action:
+            case "quarantine":
+                reasons.setdefault(record.subject, str(detail.get("why", "")) or "not said")
+            case "resolve-clone" if detail.get("resolution") == "REISSUE":
+                pass  # the new token's use ends it
+            case "resolve-clone" | "retire-subject":
+                reasons.pop(record.subject, None)
+            case "enrol-guest":
+                # A lost reply that was asked for again used no new token.
+                if enrolled.get(record.subject) != str(detail["serial"]):
+                    reasons.pop(record.subject, None)
+                enrolled[record.subject] = str(detail["serial"])
+    return reasons
+
+
 @dataclass(slots=True)
 class _Ledger:
     denied: dict[tuple[str, str], Denied] = field(default_factory=dict)

@@ -1,9 +1,10 @@
 """Rebuilds the issuer's database from its keys, for what no backup has.
 
 The keys and their certificates are in custody, the instances in the conductor's database; what is
-lost is which leaves there are and which of them are denied. A rebuild begins a new epoch: denials
-come back from exported audit records, leaves come back one by one as their holders show them
-(pki/issuer/adoption.py). What nothing remembers is said, not guessed.
+lost is which leaves there are, which of them are denied and which instances are in quarantine. A
+rebuild begins a new epoch: denials and quarantines come back from exported audit records, leaves
+come back one by one as their holders show them (pki/issuer/adoption.py). What nothing remembers is
+said, not guessed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pki.custody.contract import parse_name
 from pki.disaster import exported, instances
 from pki.disaster.exported import Denied
 from pki.disaster.instances import Instance
-from pki.issuer import bootstrap, seal
+from pki.issuer import bootstrap, quarantine, seal
 from pki.issuer.checkpoints import CheckpointFile, SealedError, Statement
 from pki.issuer.config import Config
 from pki.issuer.custody import open_custody
@@ -54,6 +55,7 @@ class _Known:
     checkpoints: Sequence[Statement]
     records: Sequence[AuditRecord]
     denied: Sequence[Denied]
+    quarantined: Mapping[str, str]  # why, by instance
     certificates: Mapping[str, bytes]  # by name of the key
     keyless: Sequence[str]
     bundle: trust_pb2.TrustBundle | None
@@ -129,6 +131,7 @@ def _read(
         checkpoints=checkpoints,
         records=records,
         denied=exported.denied(records),
+        quarantined=exported.quarantined(records),
         certificates=certificates,
         keyless=keyless,
         bundle=_last_bundle(config),
@@ -360,6 +363,7 @@ def _ask_conductor(conductor: Sequence[str], caller: _Caller) -> list[Instance]:
 class _Counts:
     instances: int
     denials: int
+    quarantines: int
     retired: Sequence[str]  # told as alive, but their identity had ended
 
 
@@ -378,6 +382,7 @@ def _register(
         )
     ended = {record.subject for record in known.records if record.action == "retire-subject"}
     retired = []
+    quarantines = 0
     for instance in found:
         subject = subjects.find(session, instance.instance_id)
         if instance.instance_id in ended or (subject and subject.state == subjects.RETIRED):
@@ -399,7 +404,22 @@ def _register(
             subject=instance.instance_id,
             detail={"tenant": instance.tenant_id},
         )
-    return _Counts(instances=len(found) - len(retired), denials=len(known.denied), retired=retired)
+        quarantines += _quarantine(session, known, instance.instance_id, now)
+    return _Counts(
+        instances=len(found) - len(retired),
+        denials=len(known.denied),
+        quarantines=quarantines,
+        retired=retired,
+    )
+
+
+def _quarantine(session: Session, known: _Known, instance_id: str, now: dt.datetime) -> bool:
+    """Put the instance where the records left it: its key may exist twice still."""
+    why = known.quarantined.get(instance_id)
+    if why is None:
+        return False
+    detail = {"from": "exported audit"}
+    return quarantine.begin(session, instance_id, why, actor=_ACTOR, now=now, detail=detail)
 
 
 def _told(epoch: int, known: _Known, counts: _Counts, now: dt.datetime) -> list[Row]:
@@ -408,6 +428,7 @@ def _told(epoch: int, known: _Known, counts: _Counts, now: dt.datetime) -> list[
         {"what": "authorities", "value": len(known.certificates)},
         {"what": "instances registered", "value": counts.instances},
         {"what": "denials replayed", "value": counts.denials},
+        {"what": "quarantines replayed", "value": counts.quarantines},
         {"what": "not covered", "value": _uncovered(known, now)},
     ]
     if known.keyless:
@@ -417,14 +438,15 @@ def _told(epoch: int, known: _Known, counts: _Counts, now: dt.datetime) -> list[
     rows.append(
         {
             "what": "next",
-            "value": "start the issuer; deny again what was denied in the time not covered",
+            "value": "start the issuer; deny again what was denied, or came into quarantine, in "
+            "the time not covered",
         }
     )
     return rows
 
 
 def _uncovered(known: _Known, now: dt.datetime) -> str:
-    """Since when denials may be missing, and how many records certainly are."""
+    """Since when denials and quarantines may be missing, and how many records certainly are."""
     until = f"{now:%FT%TZ}"
     last = max(known.checkpoints, key=lambda each: (each.epoch, each.sequence), default=None)
     numbers = {record.sequence for record in known.records}

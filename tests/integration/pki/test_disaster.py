@@ -437,7 +437,66 @@ async def test_an_old_backup_is_sealed_until_it_is_rebuilt(start_issuer: StartIs
     assert read_database(again.config, sa.select(Subject.state)) == ["ACTIVE", "ACTIVE"]
 
 
+async def test_a_quarantine_that_was_exported_is_in_force_again(start_issuer: StartIssuer) -> None:
+    issuer = await start_issuer()
+    keep_certificates(issuer.config)
+    guests = [Guest(issuer) for _ in range(2)]
+    chains = []
+    for guest in guests:
+        token = await guest.registered()
+        chains.append((await guest.enrol(token)).chain_pem)
+    # The second one's token is shown again, with another key: it leaked.
+    with pytest.raises(UnauthenticatedError):
+        await guests[1].enrol(token)
+    audit_file = await export(issuer, issuer.root / "audit.jsonl")
+    await issuer.stop()
+    lose_database(issuer.config)
+    path = subjects_file(issuer.root / "subjects.jsonl", *guests)
+    rows = told(disaster.rebuild(issuer.config, subjects_file=path, audit_files=[audit_file]))
+    assert rows["quarantines replayed"] == 1
+    again = await start_issuer()
+    assert await renew(again, chains[0])
+    with pytest.raises(ConflictError) as caught:
+        await renew(again, chains[1])
+    assert caught.value.reason == "QUARANTINED"
+
+
 # What exported records say.
+
+
+def write(desk: Desk, action: str, instance_id: str, **detail: str) -> None:
+    desk.store.run_now(
+        lambda s: audit.append(
+            s, now=desk.now, actor="o", action=action, subject=instance_id, detail=detail
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "detail", "is_left"),
+    [
+        ("resolve-clone", {"resolution": "KEEP"}, False),
+        ("resolve-clone", {"resolution": "REISSUE"}, True),
+        ("retire-subject", {"reason": "deleted"}, False),
+        ("enrol-guest", {"serial": "of-a-new-token"}, False),
+        ("renew-guest", {"serial": "b", "replaces": "a"}, True),
+    ],
+)
+def test_a_quarantine_lasts_until_what_ends_it(
+    desk: Desk, action: str, detail: dict[str, str], *, is_left: bool
+) -> None:
+    instance_id, _first = desk.enrolled()
+    write(desk, "quarantine", instance_id, why="seen twice")
+    write(desk, action, instance_id, **detail)
+    left = {instance_id: "seen twice"} if is_left else {}
+    assert exported.quarantined(records(desk)) == left
+
+
+def test_a_reply_that_was_asked_for_again_ends_no_quarantine(desk: Desk) -> None:
+    instance_id, first = desk.enrolled()
+    write(desk, "quarantine", instance_id, why="seen twice")
+    write(desk, "enrol-guest", instance_id, serial=first.serial)
+    assert set(exported.quarantined(records(desk))) == {instance_id}
 
 
 def records(desk: Desk) -> list[AuditRecord]:
