@@ -107,6 +107,8 @@ class Store:
         """Run `function` in one transaction on this thread.
 
         A deadlock runs it again: MariaDB finds some that the other databases do not have.
+        Raises StaleError for a lost race, InvalidRequestError for a value that does not fit, and
+        UnavailableError when the database is away or is not ours (DATABASE_UNSUITABLE).
         """
         with self._counted():
             return self._run_now(function)
@@ -126,6 +128,14 @@ class Store:
                     time.sleep(random.uniform(0, attempt * _LONGEST_PAUSE))  # noqa: S311  no secret
                     continue
                 raise self._away(error) from error
+            except sa.exc.DataError as error:
+                # Its text may quote the value.
+                raise InvalidRequestError(
+                    "a value of this request does not fit into the issuer's database; "
+                    "shorten it or leave out unusual characters"
+                ) from error
+            except (sa.exc.ProgrammingError, sa.exc.NotSupportedError) as error:
+                raise self._unsuitable(error) from error
             except (sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
                 raise self._away(error) from error
             if is_news:
@@ -180,6 +190,14 @@ class Store:
 
     def _forget(self, _done: object) -> None:
         self._waiting -= 1
+
+    def _unsuitable(self, error: sa.exc.DBAPIError) -> UnavailableError:
+        url = self.engine.url.render_as_string(hide_password=True)
+        return UnavailableError(
+            f"the issuer's database {url} refuses a statement: {error.orig}; its schema must be "
+            "this release's, and its user must own the tables",
+            reason="DATABASE_UNSUITABLE",
+        )
 
     def _away(self, error: sa.exc.SQLAlchemyError) -> UnavailableError:
         url = self.engine.url.render_as_string(hide_password=True)

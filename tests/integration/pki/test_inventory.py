@@ -10,6 +10,7 @@ import alembic.autogenerate
 import alembic.migration
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from pki.issuer import bootstrap, inventory
 from pki.models import AuditRecord, Base, Token
@@ -18,9 +19,11 @@ from pki.store import Store, audit, authorities, denials
 from tests.integration.pki.conftest import Desk
 from trove_grpc.errors import (
     ConflictError,
+    InvalidRequestError,
     NotFoundError,
     OverloadedError,
     UnauthenticatedError,
+    UnavailableError,
 )
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.identity import Role, identify
@@ -257,3 +260,21 @@ async def test_store_refuses_when_too_many_wait(desk: Desk) -> None:
     with pytest.raises(OverloadedError):
         await full.run(denials.head)
     full.close()
+
+
+def test_a_value_that_the_database_cannot_hold_is_the_callers_mistake(desk: Desk) -> None:
+    def work(_session: Session) -> None:
+        raise sa.exc.DataError("INSERT", None, ValueError("too long: hunter2"))
+
+    with pytest.raises(InvalidRequestError) as caught:
+        desk.store.run_now(work)
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_database_that_is_not_ours_is_told(desk: Desk) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        desk.store.run_now(lambda session: session.execute(sa.text("SELECT 1 FROM nowhere")))
+    assert "nowhere" in caught.value.message
+    # SQLite tells a missing table and a lost file in the same way.
+    is_sqlite = desk.store.engine.dialect.name == "sqlite"
+    assert caught.value.reason == ("DATABASE_UNAVAILABLE" if is_sqlite else "DATABASE_UNSUITABLE")
