@@ -13,6 +13,7 @@ import asyncio
 import datetime as dt
 import logging
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 from google.protobuf import duration_pb2
@@ -31,6 +32,9 @@ log = logging.getLogger(__name__)
 _PAGE = 1000
 _SUSPICIONS_PAGE = 100
 _LAST_WORDS_SECONDS = 1.0
+# Between attempts while the issuer does not take it: doubled from the first up to the last.
+_FIRST_PAUSE_SECONDS = 0.1
+_LAST_PAUSE_SECONDS = 5.0
 _MAX_BUNDLE_VERSION = 2**31
 _SERIAL = re.compile(r"\A[0-9a-f]{1,64}\Z")
 
@@ -122,12 +126,16 @@ class Reporter:
             self.tell_all()
 
     async def _report(self) -> None:
+        waiting = pauses()
         while True:
             await self._something.wait()
             await asyncio.sleep(self._flush)  # what else happens now shares the message
             self._something.clear()
-            if not await self._send(self._timeout):
+            if await self._send(self._timeout):
+                waiting = pauses()
+            else:
                 self._something.set()
+                await asyncio.sleep(next(waiting))
 
     async def _send(self, timeout: float) -> bool:
         """Tell all there is; whether the issuer took it."""
@@ -165,6 +173,14 @@ class Reporter:
             return
         self._sightings[sighting.instance_id] = sighting
         self._something.set()
+
+
+def pauses() -> Iterator[float]:
+    """Seconds between attempts while they fail, however short `flush` is."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        yield pause
+        pause = min(2 * pause, _LAST_PAUSE_SECONDS)
 
 
 def clock_skew(hello: guest_pb2.Hello) -> duration_pb2.Duration | None:
