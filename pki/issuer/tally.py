@@ -8,7 +8,8 @@ from trove_grpc.errors import InvalidRequestError, OverloadedError, TroveError
 _ITS_OWN_FAULT = frozenset(
     {"STALE_SERIAL", "CSR_KEY_REUSED", "CERTIFICATE_DENIED", "INSTANCE_RETIRED", "QUARANTINED"}
 )
-_MOST_NAMES = 10_000
+# A hash of what was shown names a guest, and a gateway may show anything: about 1 MiB of names.
+MOST_NAMES = 10_000
 
 
 class RenewalTally:
@@ -28,7 +29,7 @@ class RenewalTally:
             error, (InvalidRequestError, OverloadedError)
         ):
             return
-        if len(self._failed) < _MOST_NAMES:
+        if len(self._failed) < MOST_NAMES:
             self._failed.add(holder)
 
     def take(self) -> tuple[int, int]:

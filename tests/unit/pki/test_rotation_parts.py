@@ -9,7 +9,7 @@ import pytest
 
 from pki.issuer.config import Config
 from pki.issuer.rotations import Wanted
-from pki.issuer.tally import RenewalTally
+from pki.issuer.tally import MOST_NAMES, RenewalTally
 from trove_grpc.errors import (
     ConflictError,
     InvalidRequestError,
@@ -29,6 +29,15 @@ def test_failures_of_one_guest_count_once_however_often_it_tries() -> None:
     tally.failed("guest-2", BROKEN)
     assert tally.take() == (0, 2)
     tally.failed("guest-1", BROKEN)
+    assert tally.take() == (0, 0)
+
+
+def test_certificates_that_nobody_issued_cost_bounded_memory() -> None:
+    tally = RenewalTally()
+    for number in range(MOST_NAMES + 100):
+        tally.failed(f"garbage-{number}", BROKEN)
+    assert tally.take() == (0, MOST_NAMES)
+    tally.failed("more-garbage", BROKEN)
     assert tally.take() == (0, 0)
 
 
