@@ -10,12 +10,13 @@ from typing import Any
 from pki.cli import rotation_views
 from pki.cli.connection import Issuer
 from pki.cli.documents import time_of
-from pki.cli.verbs import agents, audit, authorities, bundles, services
+from pki.cli.verbs import agents, audit, authorities, bundles, federation, services
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import (
     agent_service_pb2,
     audit_service_pb2,
     authority_service_pb2,
+    federation_service_pb2,
     issuer_service_pb2,
 )
 
@@ -31,6 +32,7 @@ class Snapshot:
     rotations: list[authority_service_pb2.Rotation]
     agents: list[agent_service_pb2.Agent]
     services: list[authority_service_pb2.Service]
+    federations: list[federation_service_pb2.Federation]
     # By serial: when the certificates of services and operators were signed.
     issue_times: dict[str, dt.datetime]
     audit: audit_service_pb2.VerifyAuditResponse
@@ -46,6 +48,7 @@ async def take(issuer: Issuer) -> Snapshot:
         rotating = tasks.create_task(rotation_views.fetch(issuer))
         fleet = tasks.create_task(agents.fetch(issuer))
         verification = tasks.create_task(audit.fetch_verification(issuer))
+        regions = tasks.create_task(federation.fetch(issuer))
         serving = tasks.create_task(_services(issuer))
     listed, issue_times = serving.result()
     return Snapshot(
@@ -55,6 +58,7 @@ async def take(issuer: Issuer) -> Snapshot:
         rotations=rotating.result(),
         agents=fleet.result(),
         services=listed,
+        federations=regions.result(),
         issue_times=issue_times,
         audit=verification.result(),
     )

@@ -26,6 +26,8 @@ _SERVICE_USED = 0.5
 _STUCK = dt.timedelta(hours=1)
 _SILENT = dt.timedelta(minutes=10)
 _CHECKPOINT_AGE = dt.timedelta(hours=2)
+# A region that rotates its root tells of the new one days before; a timer asks each few minutes.
+_REGION_AGE = dt.timedelta(hours=24)
 _NAMED = 5
 
 
@@ -37,6 +39,7 @@ def judge(seen: Snapshot, now: dt.datetime) -> list[Finding]:
         *control_plane(seen, now),
         *life(seen, now),
         *stuck(seen, now),
+        *regions(seen, now),
         *diary(seen, now),
     ]
     return sorted(found, key=lambda finding: (finding.level, finding.check))
@@ -225,6 +228,26 @@ def _expected_end(rotation: pb.Rotation, since: dt.datetime) -> dt.datetime:
     """When the phase should be over: holders renew until the window closes."""
     window_end = time_of(rotation.window, "end_time") if rotation.HasField("window") else None
     return max(since, window_end) if window_end is not None else since
+
+
+def regions(seen: Snapshot, now: dt.datetime) -> Iterator[Finding]:
+    for each in seen.federations:
+        name = each.bundle.trust_domain
+        refreshed = time_of(each.bundle, "refresh_time")
+        if refreshed is not None and now - refreshed <= _REGION_AGE:
+            continue
+        since = "never" if refreshed is None else times.ago(refreshed, now)
+        again = (
+            f"trove-pki federation refresh {name}, from a timer"
+            if each.endpoint_url
+            else f"trove-pki federation add {name} --file FILE, with what it exports today"
+        )
+        yield warning(
+            "federation",
+            what=f"the bundle of {name}, another region: last refreshed {since}",
+            why="a root that it has withdrawn since is still trusted, a new one is not yet",
+            do=f"{again}; or trove-pki federation remove {name}",
+        )
 
 
 def diary(seen: Snapshot, now: dt.datetime) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from tests.fakes.fake_issuer_admin import stamp
 from tests.integration.pki_cli.conftest import Scene
 from trove_grpc.gen.common.v1 import trust_pb2
 from trove_grpc.gen.issuer.v1 import authority_service_pb2 as ca
+from trove_grpc.gen.issuer.v1 import federation_service_pb2 as federation
 
 DAY = dt.timedelta(days=1)
 
@@ -276,6 +277,7 @@ def test_breakglass_takes_two_operators_and_ends(scene: Scene):
 def test_doctor_is_content_with_a_sound_installation(scene: Scene):
     scene.state.add_agent(is_online=True)
     scene.state.add_service("api")
+    trust_region(scene, age=dt.timedelta(hours=1))
     scene.ask("audit", "checkpoint")
     done = scene.ask("doctor")
     assert (done.status, done.out) == (0, "all is well\n")
@@ -306,9 +308,22 @@ def stuck(scene: Scene) -> None:
     )
 
 
+def trust_region(scene: Scene, *, age: dt.timedelta, url: str = "") -> None:
+    region = federation.Federation(endpoint_url=url)
+    region.bundle.trust_domain = "b.trove"
+    region.bundle.refresh_time.CopyFrom(stamp(scene.state.start - age))
+    scene.state.federations["b.trove"] = region
+
+
 @pytest.mark.parametrize(
     ("spoil", "check", "said"),
     [
+        (lambda s: trust_region(s, age=2 * DAY), "federation", "federation add b.trove --file"),
+        (
+            lambda s: trust_region(s, age=2 * DAY, url="https://b"),
+            "federation",
+            "federation refresh b.trove",
+        ),
         (skewed, "clock", "all 3 agents at gw-1 are off by 5m"),
         (lambda s: setattr(s.state, "clock_error", DAY), "clock", "issuer's clock differs"),
         (lambda s: s.state.add_agent("OVERDUE"), "agents", "past two thirds"),
