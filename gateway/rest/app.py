@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from gateway.rest import metrics, problems
 from gateway.rest.auth import Authenticator
 from gateway.rest.control_plane import ControlPlane
+from gateway.rest.negotiation import negotiate
 from gateway.rest.rates import RateLimiter
 from gateway.rest.router import Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
@@ -72,7 +73,7 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = context.accept_request_id(request.headers.get(_REQUEST_ID_HEADER, ""))
     started = time.perf_counter()
     with context.bound(request_id=request_id):
-        response = await _answer(request, handler)
+        response = negotiate(request, await _answer(request, handler))
         seconds = time.perf_counter() - started
         metrics.observe(request, response.status, seconds)
         # Paths name resources only; bodies and queries are never logged.

@@ -1,4 +1,4 @@
-"""Reading a request's body: one JSON object under one root key."""
+"""Reading a request's body: one JSON object under one root key, sent as JSON or as XML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.rest import problems
+from gateway.rest import problems, xml
 from gateway.rest.fields import Fields, kind_of
 from trove_grpc.errors import InvalidRequestError
 
@@ -17,13 +17,14 @@ _JSON_TYPES = frozenset({"application/json", "application/vnd.openstack.trove+js
 
 
 async def read_object(request: web.Request, *, limit: int, timeout: float) -> dict[str, Any]:
-    """The JSON object sent; raises InvalidRequestError for anything else."""
+    """The object sent; raises InvalidRequestError for anything else."""
     # A client that names no type means JSON; a page in a browser cannot leave it out unnoticed,
     # since it always names its Origin.
-    if "Content-Type" in request.headers and request.content_type not in _JSON_TYPES:
+    is_xml = "Content-Type" in request.headers and request.content_type == xml.MEDIA_TYPE
+    if "Content-Type" in request.headers and not (is_xml or request.content_type in _JSON_TYPES):
         raise InvalidRequestError(
             "The request media type is not supported by this server. "
-            "Send JSON with Content-Type: application/json.",
+            f"Send JSON with Content-Type: application/json, or {xml.MEDIA_TYPE}.",
             reason="MEDIA_TYPE_UNSUPPORTED",
         )
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -35,7 +36,7 @@ async def read_object(request: web.Request, *, limit: int, timeout: float) -> di
     if not text.strip():
         raise InvalidRequestError("Malformed request body: it is empty. Send a JSON object.")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = xml.from_xml(text) if is_xml else _from_json(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"Malformed request body: {_describe(error)}.") from None
     if not isinstance(value, dict):
@@ -83,6 +84,10 @@ async def _read_text(request: web.Request, *, limit: int, timeout: float) -> str
         ) from None
 
 
+def _from_json(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
@@ -93,4 +98,6 @@ def _describe(error: Exception) -> str:
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, xml.XmlError):
+        return str(error)
     return "a number in it cannot be read"

@@ -217,7 +217,7 @@ async def test_compressed_body_is_refused_before_it_can_grow(client):
     assert answer.status == 415
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "nonsense", "a/b; charset"])
+@pytest.mark.parametrize("kind", ["text/plain", "text/xml", "nonsense", "a/b; charset"])
 async def test_body_of_another_type_is_refused(client, kind):
     headers = {"Content-Type": kind}
     answer = await client.send("POST", "/instances", data=b"{}", headers=headers)
