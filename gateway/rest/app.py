@@ -12,8 +12,9 @@ from gateway.rest import metrics, problems
 from gateway.rest.auth import Authenticator
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.negotiation import negotiate
+from gateway.rest.openapi import document
 from gateway.rest.rates import RateLimiter
-from gateway.rest.router import Routes, Settings, bind
+from gateway.rest.router import Route, Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
 from gateway.rest.routes.backup_strategies import BackupStrategies
 from gateway.rest.routes.catalog import Catalog
@@ -39,7 +40,7 @@ def build_app(
 ) -> web.Application:
     """The application; `settings.max_body_bytes` bounds every body."""
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
-    app.add_routes(Versions(settings).routes())
+    app.add_routes(Versions(settings, document.build(described_routes(control_plane))).routes())
     limiter = RateLimiter(control_plane.rates)
     for group in route_groups(control_plane, limiter):
         for method, path, handler in group.routes():
@@ -65,6 +66,13 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
         BackupStrategies(),
         Absent(control_plane),
     )
+
+
+def described_routes(control_plane: ControlPlane) -> list[Route]:
+    """What the OpenAPI document describes: every route but those that are only refused."""
+    groups = route_groups(control_plane, RateLimiter(control_plane.rates))
+    carried_out = (group for group in groups if not isinstance(group, Absent))
+    return [route for group in carried_out for route in group.routes()]
 
 
 @web.middleware

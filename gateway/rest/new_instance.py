@@ -22,13 +22,13 @@ from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
 # One request's worth; each user costs a key derivation.
 MAX_DATABASES = 100
 MAX_USERS = 100
-_MAX_CIDRS = 100
-_MAX_MODULES = 100
-_MAX_REPLICAS = 3
+MAX_CIDRS = 100
+MAX_MODULES = 100
+MAX_REPLICAS = 3
 # A size no volume has; larger numbers would not fit the message to the conductor.
 _MAX_VOLUME_GIB = 1_000_000_000
 _LOCALITIES = ("affinity", "soft-affinity", "anti-affinity", "soft-anti-affinity")
-_NIC_KEYS = ("net-id", "network_id", "subnet_id", "ip_address")
+NIC_KEYS = ("net-id", "network_id", "subnet_id", "ip_address")
 _CIDR = re.compile(r"([0-9]{1,3}\.){3}[0-9]{1,3}(/[0-9]{1,2})?", re.ASCII)
 
 
@@ -41,7 +41,7 @@ def check_unsupported(instance: Fields, *, region: str) -> None:
     for name in ("configuration", "configuration_id"):
         if instance.raw(name) is not None:
             raise configuration_not_found(instance.required_text(name))
-    for module in instance.objects("modules", most=_MAX_MODULES):
+    for module in instance.objects("modules", most=MAX_MODULES):
         raise NotFoundError(f"Module with ID {module.required_text('id')} could not be found.")
     _check_nics(instance)
     if (asked := instance.text("region_name", nullable=True)) and asked != region:
@@ -103,7 +103,7 @@ def read_access(instance: Fields) -> resources_pb2.Access | None:
     access = instance.object("access")
     if access is None:
         return None
-    cidrs = access.array("allowed_cidrs", most=_MAX_CIDRS)
+    cidrs = access.array("allowed_cidrs", most=MAX_CIDRS)
     for index, cidr in enumerate(cidrs):
         _check_cidr(cidr, f"{access.at('allowed_cidrs')}[{index}]")
     return resources_pb2.Access(is_public=bool(access.boolean("is_public")), allowed_cidrs=cidrs)
@@ -223,9 +223,9 @@ def _read_setting(item: Fields, name: str, is_known: Callable[[str], bool]) -> s
 
 def _check_replica(instance: Fields) -> None:
     count = instance.integer("replica_count", least=1) if "replica_count" in instance else 0
-    if count > _MAX_REPLICAS:
+    if count > MAX_REPLICAS:
         raise invalid(
-            instance.at("replica_count"), f"is greater than the maximum of {_MAX_REPLICAS}"
+            instance.at("replica_count"), f"is greater than the maximum of {MAX_REPLICAS}"
         )
     if instance.raw("slave_of") is not None:
         raise invalid(instance.at("slave_of"), "is not known; name the primary in replica_of")
@@ -259,8 +259,8 @@ def _check_replica(instance: Fields) -> None:
 def _check_nics(instance: Fields) -> None:
     given = False
     for nic in instance.objects("nics", most=1):
-        nic.only(*_NIC_KEYS)
-        for key in _NIC_KEYS:
+        nic.only(*NIC_KEYS)
+        for key in NIC_KEYS:
             nic.text(key)
         given = True
     if given:

@@ -46,7 +46,7 @@ _BY_CLASS: dict[type[errors.TroveError], int] = {
     errors.TroveError: 500,
 }
 
-_KEYS = {
+KEYS = {
     400: "badRequest",
     401: "unauthorized",
     403: "forbidden",
@@ -99,7 +99,7 @@ def render(error: errors.TroveError) -> web.Response:
         retry_after = retry_after or 1
     response = web.Response(
         status=status,
-        text=json.dumps({_KEYS[status]: fault}),
+        text=json.dumps({KEYS[status]: fault}),
         content_type="application/json",
     )
     if retry_after:

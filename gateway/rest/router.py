@@ -22,6 +22,8 @@ from trove_grpc.identity import TENANT_ID
 MAX_PAGE = 20
 _MAX_LIMIT_DIGITS = 18
 _MAX_MARKER = 255
+# Ours: which operation a request has started; GET /operations/{id} follows it.
+OPERATION_ID_HEADER = "X-Trove-Operation-Id"
 # The project becomes part of its guests' certificate names.
 _PROJECT_ID = re.compile(TENANT_ID, re.ASCII)
 
@@ -168,3 +170,9 @@ def answer(value: Json, *, status: int = 200) -> web.Response:
 def accepted() -> web.Response:
     """202 without a body."""
     return web.Response(status=202, content_type="application/json")
+
+
+def started(response: web.Response, operation_id: str) -> web.Response:
+    """The answer to a request that has started an operation, with that operation's id."""
+    response.headers[OPERATION_ID_HEADER] = operation_id
+    return response

@@ -218,6 +218,10 @@ class FakeControlPlane:
             for operation in reversed(self.operations.values())
             if (operation.tenant_id, operation.instance_id) == (tenant_id, instance_id)
         ]
+        if page_token and not (page_token.isascii() and page_token.isdigit()):
+            raise InvalidRequestError(
+                "page_token is none that an earlier page gave", reason="BAD_PAGE_TOKEN"
+            )
         start = int(page_token or 0)
         end = start + page_size
         return instance_service_pb2.ListOperationsResponse(

@@ -13,7 +13,7 @@ from gateway.rest.dialects import dialect_of
 from gateway.rest.fields import Fields
 from gateway.rest.idempotency import read_request_id
 from gateway.rest.links import Json, Links
-from gateway.rest.router import Call, Route, accepted, answer
+from gateway.rest.router import Call, Route, accepted, answer, started
 from trove_grpc.errors import InvalidRequestError, NotFoundError, UnsupportedError
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 
@@ -73,7 +73,8 @@ class Instances:
             request.users.extend(users)
         response = await self._control_plane.create_instance(request)
         await self._control_plane.wake(response.operation_id)
-        return answer({"instance": views.instance_detail(response.instance, call.links)})
+        body: dict[str, Json] = {"instance": views.instance_detail(response.instance, call.links)}
+        return started(answer(body), response.operation_id)
 
     async def list_summaries(self, call: Call) -> web.Response:
         return await self._list(call, views.instance_summary, "instances")
@@ -111,7 +112,7 @@ class Instances:
         )
         operation_id = await self._control_plane.delete_instance(request)
         await self._control_plane.wake(operation_id)
-        return accepted()
+        return started(accepted(), operation_id)
 
     async def _list(self, call: Call, view: _View, collection: str) -> web.Response:
         page = call.page()

@@ -1,8 +1,10 @@
-"""What needs no project: API versions and the health check."""
+"""What needs no project: API versions, the API's description, the health check."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -15,14 +17,16 @@ _UPDATED = "2012-08-01T00:00:00Z"
 class Versions:
     """Answers anybody. Trove asks for a token at /v1.0; openstacksdk probes it without one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, document: Mapping[str, Json]) -> None:
         self._settings = settings
+        self._document = json.dumps(document)
 
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/", self.list_versions),
             web.get("/v1.0", self.show_version),
             web.get("/v1.0/", self.show_version),
+            web.get("/v1.0/openapi.json", self.show_document),
             web.get("/healthcheck", self.check_health),
         ]
 
@@ -31,6 +35,9 @@ class Versions:
 
     async def show_version(self, request: web.Request) -> web.Response:
         return answer({"version": self._version(request)})
+
+    async def show_document(self, _request: web.Request) -> web.Response:
+        return web.Response(text=self._document, content_type="application/json")
 
     async def check_health(self, _request: web.Request) -> web.Response:
         """Whether this process serves; what lies behind it has health checks of its own.
