@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -14,7 +15,7 @@ from gateway.rest.control_plane import ControlPlane
 from gateway.rest.negotiation import negotiate
 from gateway.rest.openapi import document
 from gateway.rest.rates import RateLimiter
-from gateway.rest.router import Route, Routes, Settings, bind
+from gateway.rest.router import CLOSING, Route, Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
 from gateway.rest.routes.backup_strategies import BackupStrategies
 from gateway.rest.routes.catalog import Catalog
@@ -24,6 +25,7 @@ from gateway.rest.routes.instances import Instances
 from gateway.rest.routes.limits import Limits
 from gateway.rest.routes.management import ManagedInstances
 from gateway.rest.routes.modules import ModuleRoutes
+from gateway.rest.routes.operation_events import OperationEvents
 from gateway.rest.routes.operations import Operations
 from gateway.rest.routes.quotas import QuotaRoutes
 from gateway.rest.routes.versions import Versions
@@ -40,6 +42,8 @@ def build_app(
 ) -> web.Application:
     """The application; `settings.max_body_bytes` bounds every body."""
     app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
+    app[CLOSING] = asyncio.Event()
+    app.on_shutdown.append(_close)
     app.add_routes(Versions(settings, document.build(described_routes(control_plane))).routes())
     limiter = RateLimiter(control_plane.rates)
     for group in route_groups(control_plane, limiter):
@@ -56,6 +60,7 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
     return (
         Instances(control_plane),
         Operations(control_plane),
+        OperationEvents(control_plane),
         Limits(control_plane, limiter),
         QuotaRoutes(control_plane),
         Catalog(control_plane),
@@ -66,6 +71,10 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
         BackupStrategies(),
         Absent(control_plane),
     )
+
+
+async def _close(app: web.Application) -> None:
+    app[CLOSING].set()
 
 
 def described_routes(control_plane: ControlPlane) -> list[Route]:

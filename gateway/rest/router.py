@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ from trove_grpc.identity import TENANT_ID
 MAX_PAGE = 20
 _MAX_LIMIT_DIGITS = 18
 _MAX_MARKER = 255
+# Set when the process stops: what answers for long ends then.
+CLOSING: web.AppKey[asyncio.Event] = web.AppKey("closing", asyncio.Event)
 # Ours: which operation a request has started; GET /operations/{id} follows it.
 OPERATION_ID_HEADER = "X-Trove-Operation-Id"
 # The project becomes part of its guests' certificate names.
@@ -117,7 +120,7 @@ class Call:
         return min(MAX_PAGE, int(limit[:_MAX_LIMIT_DIGITS]))
 
 
-Handler = Callable[[Call], Awaitable[web.Response]]
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 
 
@@ -136,7 +139,7 @@ def bind(
 ) -> HttpHandler:
     """The web framework's handler for ours."""
 
-    async def handle(request: web.Request) -> web.Response:
+    async def handle(request: web.Request) -> web.StreamResponse:
         project_id = request.match_info["project"]
         if not _PROJECT_ID.fullmatch(project_id):
             raise InvalidRequestError(
@@ -156,7 +159,7 @@ def bind(
     return handle
 
 
-HttpHandler = Callable[[web.Request], Awaitable[web.Response]]
+HttpHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def public_base(request: web.Request, settings: Settings) -> str:

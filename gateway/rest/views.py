@@ -148,13 +148,27 @@ def operation(item: resources_pb2.Operation, links: Links) -> dict[str, Json]:
         "instance_id": item.instance_id,
         "state": resources_pb2.OperationState.Name(item.state).removeprefix("OPERATION_STATE_"),
         "created": moment(item.create_time),
-        "steps": [_step(step) for step in item.steps],
+        "steps": [step(each) for each in item.steps],
         "links": links.of("operations", item.id),
     }
     if item.HasField("end_time"):
         view["ended"] = moment(item.end_time)
     if item.HasField("fault"):
         view["fault"] = fault(item.fault)
+    return view
+
+
+def step(item: resources_pb2.Step) -> dict[str, Json]:
+    view: dict[str, Json] = {
+        "name": item.name,
+        "state": resources_pb2.StepState.Name(item.state).removeprefix("STEP_STATE_"),
+    }
+    if item.HasField("start_time"):
+        view["started"] = moment(item.start_time)
+    if item.HasField("end_time"):
+        view["ended"] = moment(item.end_time)
+    if item.detail:
+        view["detail"] = item.detail
     return view
 
 
@@ -169,20 +183,6 @@ def fault(item: resources_pb2.Fault) -> dict[str, Json]:
 def moment(time: Timestamp) -> str:
     """UTC without zone and fraction, as Trove writes it."""
     return time.ToDatetime().strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _step(step: resources_pb2.Step) -> dict[str, Json]:
-    view: dict[str, Json] = {
-        "name": step.name,
-        "state": resources_pb2.StepState.Name(step.state).removeprefix("STEP_STATE_"),
-    }
-    if step.HasField("start_time"):
-        view["started"] = moment(step.start_time)
-    if step.HasField("end_time"):
-        view["ended"] = moment(step.end_time)
-    if step.detail:
-        view["detail"] = step.detail
-    return view
 
 
 def _access(instance: resources_pb2.InstanceView) -> dict[str, Json]:

@@ -87,6 +87,7 @@ def _operation(route: Route, described: Described) -> dict[str, Json]:
         "parameters": parameters,
         "responses": {
             str(described.status): _success(described),
+            **{str(code): {"description": "Nothing more to say."} for code in described.also},
             **{
                 str(code): {"$ref": f"#/components/responses/{key}"}
                 for code, key in problems.KEYS.items()

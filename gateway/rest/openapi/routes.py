@@ -18,6 +18,8 @@ class Described:
     answer: str = ""
     status: int = 200
     query: tuple[str, ...] = ()
+    # Other statuses of success, each without a body.
+    also: tuple[int, ...] = ()
     # Whether the answer names an operation that goes on (X-Trove-Operation-Id).
     starts_operation: bool = False
     # What the answer is, where it is neither JSON nor XML.
@@ -56,6 +58,11 @@ ROUTES: dict[tuple[str, str], Described] = {
         "List an instance's operations, newest first", "Operations", *_PAGE
     ),
     ("GET", "/operations/{id}"): _read("Show an operation with its steps", "Operation"),
+    ("GET", "/operations/{id}/events"): Described(
+        summary="Follow an operation: server-sent events, resumed by Last-Event-ID",
+        media_type="text/event-stream",
+        also=(204,),
+    ),
     ("GET", "/limits"): _read("List the project's limits", "Limits"),
     ("GET", "/mgmt/quotas/{id}"): _read("Show a project's quotas", "Quotas"),
     ("PUT", "/mgmt/quotas/{id}"): Described(
