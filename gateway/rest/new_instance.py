@@ -61,12 +61,13 @@ def read_name(instance: Fields) -> str:
 def choose_flavor(
     instance: Fields, flavors: Iterable[task_manager_service_pb2.Flavor]
 ) -> resources_pb2.Flavor:
-    """The flavor named by id, or by a URL that ends in one."""
-    value = instance.raw("flavorRef")
+    """The flavor named by id, or by a URL that ends in one; openstacksdk says `flavor`."""
+    field = "flavor" if "flavor" in instance and "flavorRef" not in instance else "flavorRef"
+    value = instance.raw(field)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if abs(value) < 1 << 63 else "of that number"
     elif value is not None:
-        value = instance.required_text("flavorRef").rstrip("/").rpartition("/")[2]
+        value = instance.required_text(field).rstrip("/").rpartition("/")[2]
     for flavor in flavors:
         if flavor.id == value:
             return resources_pb2.Flavor(

@@ -101,10 +101,10 @@ def _operation(route: Route, described: Described) -> dict[str, Json]:
 
 def _success(described: Described) -> Json:
     response: dict[str, Json] = {"description": described.summary}
-    if described.answer:
+    if described.media_type:
+        response["content"] = {described.media_type: {"schema": reference(described.answer)}}
+    elif described.answer:
         response["content"] = _content(described.answer)
-    elif described.media_type:
-        response["content"] = {described.media_type: {"schema": {"type": "string"}}}
     if described.starts_operation:
         response["headers"] = {
             OPERATION_ID_HEADER: {

@@ -60,6 +60,7 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("GET", "/operations/{id}"): _read("Show an operation with its steps", "Operation"),
     ("GET", "/operations/{id}/events"): Described(
         summary="Follow an operation: server-sent events, resumed by Last-Event-ID",
+        answer="Event",
         media_type="text/event-stream",
         also=(204,),
     ),

@@ -87,6 +87,8 @@ _NEW_INSTANCE = _object(
     {"name": _text(least=1)},
     {
         "flavorRef": {"type": ["string", "integer", "null"]},
+        # What openstacksdk sends in its place.
+        "flavor": {},
         "volume": _object({"size": _positive()}, {"type": _nullable(_text())}),
         "datastore": _object(
             {},
@@ -300,5 +302,9 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "ManagedVersion": _under("version", _MANAGED_VERSION),
     "ManagedVersions": _under("versions", _array(_MANAGED_VERSION)),
+    # One of a stream. Its data is, as text, the operation or the step that its name says.
+    "Event": _object(
+        {"id": _STRING, "event": {"enum": ["operation", "step"]}, "data": _STRING},
+    ),
     "Any": {"type": "object"},
 }

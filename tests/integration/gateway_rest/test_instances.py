@@ -88,6 +88,13 @@ async def test_character_set_and_collation_of_the_engine_are_passed_on(
     assert (sent.character_set, sent.collation) == (character_set or "", collate or "")
 
 
+async def test_flavor_may_be_named_as_openstacksdk_does(client, control_plane):
+    named = {"name": "sdk", "flavor": "2", "volume": {"size": 1}}
+    answer = await client.send("POST", "/instances", {"instance": named})
+    assert answer.status == 200
+    assert control_plane.created[0].flavor.id == "2"
+
+
 async def test_flavor_travels_with_its_sizes(client, control_plane):
     await create(client, flavorRef="http://host/v1.0/demo/flavors/2")
 
