@@ -51,8 +51,9 @@ test-rotation: setup ## both roots rotated under 200 agents and 30 database sess
 	@$(BIN)/python -m tests.rotation --output build/rotation-report.md
 test-rotation-kills: setup ## a root rotation killed at each of its steps, twice in a row
 	@$(BIN)/python -m pytest -o timeout=1500 tests/rotation_kills/every_kill.py
-test-clients: setup ## the REST API as its clients use it: OpenStack's command line and SDK, a fuzzer
+test-clients: setup ## the REST API as its clients use it: OpenStack's command line and SDK, gophercloud, a fuzzer
 	@TROVE_TEST_FUZZ_EXAMPLES=150 $(BIN)/python -m pytest -o timeout=1800 \
+		tests/clients/test_smoke.py tests/clients/every_command.py \
 		tests/integration/gateway_rest/test_openapi.py
 test-openstack: setup ## CA keys in a real Barbican with a real Keystone: contract, failures, moves under agents
 	@$(BIN)/python -m pytest tests/openstack/test_smoke.py tests/openstack/test_how_to.py \

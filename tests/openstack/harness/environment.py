@@ -1,7 +1,7 @@
-"""The services' own virtual environment, shared by all checkouts with the same lock.
+"""A virtual environment of pinned packages, shared by all checkouts with the same lock.
 
-It lies in ${XDG_CACHE_HOME:-~/.cache}/trove-grpc/openstack-DIGEST: the pinned packages of
-requirements.lock, nothing of any cloud's state. Remove it whenever you like.
+It lies in ${XDG_CACHE_HOME:-~/.cache}/trove-grpc/NAME-DIGEST: what requirements.lock says, nothing
+of any cloud's state. Remove it whenever you like. Without arguments it is the services' own.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _LOCK = Path(__file__).resolve().parents[1] / "requirements.lock"
 _PYTHON = "/usr/bin/python3"
 
 
-def location() -> Path:
+def location(name: str = "openstack", pinned: Path = _LOCK) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]
-    return cache / "trove-grpc" / f"openstack-{digest}"
+    digest = hashlib.sha256(pinned.read_bytes()).hexdigest()[:12]
+    return cache / "trove-grpc" / f"{name}-{digest}"
 
 
-def ensure() -> Path:
+def ensure(name: str = "openstack", pinned: Path = _LOCK) -> Path:
     """Install what is missing, one process at a time; returns the environment's bin directory."""
-    venv = location()
+    venv = location(name, pinned)
     venv.parent.mkdir(parents=True, exist_ok=True)
     stamp = venv / "installed"
     with venv.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists():
-            print(f"openstack: installing into {venv} (a minute the first time)", file=sys.stderr)
+            print(f"{name}: installing into {venv} (a minute the first time)", file=sys.stderr)
             shutil.rmtree(venv, ignore_errors=True)
             _run(_PYTHON, "-m", "venv", str(venv))
             _run(
                 str(venv / "bin" / "python"),
                 *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-                *("--no-compile", "--require-hashes", "-r", str(_LOCK)),
+                *("--no-compile", "--require-hashes", "-r", str(pinned)),
             )
             stamp.touch()
     return venv / "bin"
