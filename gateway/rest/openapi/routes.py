@@ -44,7 +44,9 @@ ROUTES: dict[tuple[str, str], Described] = {
     ),
     ("GET", "/instances"): _read("List instances", "Instances", *_PAGE),
     ("GET", "/instances/detail"): _read("List instances in detail", "Instances", *_PAGE),
-    ("GET", "/instances/{id}"): _read("Show an instance", "Instance"),
+    ("GET", "/instances/{id}"): Described(
+        summary="Show an instance", answer="Instance", also=(304,)
+    ),
     ("PUT", "/instances/{id}"): Described(
         summary="Change an instance", body="InstanceReplace", status=202
     ),

@@ -112,6 +112,7 @@ _NEW_INSTANCE = _object(
         "locality": {},
         "configuration": _nullable(_text()),
         "restorePoint": {"type": "object"},
+        "deletion_protection": _BOOLEAN,
     },
 )
 _CHANGES: dict[str, Schema] = {
@@ -119,6 +120,7 @@ _CHANGES: dict[str, Schema] = {
     "replica_of": _nullable(_text()),
     "configuration": _nullable(_text()),
     "datastore_version": _text(),
+    "deletion_protection": _BOOLEAN,
 }
 _MODULE_SWITCHES: dict[str, Schema] = {
     name: {}
@@ -168,6 +170,7 @@ _INSTANCE = _object(
         "service_status_updated": _MOMENT,
         "operating_status_reason": _STRING,
         "fault": _FAULT,
+        "deletion_protection": _BOOLEAN,
         "engine": _object({"state": _STRING, "version": _STRING, "start_count": _INTEGER}),
     },
 )

@@ -104,6 +104,16 @@ async def test_schema_and_validation_agree_on_what_was_recorded(client, recorded
         assert not allowed or any(word in answer.message for word in MEANING), answer.message
 
 
+@pytest.mark.parametrize(
+    ("method", "schema"), [("PUT", "InstanceReplace"), ("PATCH", "InstanceEdit")]
+)
+async def test_schema_knows_what_is_ours_to_change(client, method, schema):
+    made = (await client.send("POST", "/instances", NEW)).json["instance"]["id"]
+    body = {"instance": {"deletion_protection": True}}
+    assert (await client.send(method, f"/instances/{made}", body)).status == 202
+    assert validator(schema).is_valid(body)
+
+
 async def fuzz_targets(client: RestClient) -> dict[str, str]:
     """Values of path parameters that exist; an id's by the collection before it."""
     project = client.for_project(ADMIN_PROJECT)
