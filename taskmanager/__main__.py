@@ -20,8 +20,7 @@ from taskmanager.compute import Flavor
 from taskmanager.compute.local import LocalCompute
 from taskmanager.config import Config
 from taskmanager.flows import Flows
-from taskmanager.grpc_peers import GrpcConductor, GrpcGateways, GrpcIssuer
-from taskmanager.guests import SessionGuests
+from taskmanager.grpc_peers import GrpcConductor, GrpcIssuer
 from taskmanager.operations import Limits, LoopClock, Services
 from taskmanager.operations.create_instance import create_instance
 from taskmanager.operations.delete_instance import delete_instance
@@ -31,6 +30,7 @@ from trove_grpc import errors, logs, metrics, process, readiness
 from trove_grpc.client import PeerChannel
 from trove_grpc.config import load
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2_grpc as rpc
+from trove_grpc.guests import GrpcGateways, SessionGuests
 from trove_grpc.identity import Role
 from trove_grpc.server import build_internal_server
 from trove_grpc.tls import IdentityDirectory

@@ -1,8 +1,7 @@
-"""Conductor, issuer and guest gateways over mutual TLS."""
+"""Conductor and issuer over mutual TLS."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,22 +10,14 @@ from trove_grpc.client import PeerChannel, call
 from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.gen.conductor.v1 import operation_service_pb2 as pb
 from trove_grpc.gen.conductor.v1 import operation_service_pb2_grpc as rpc
-from trove_grpc.gen.conductor.v1 import (
-    report_service_pb2,
-    report_service_pb2_grpc,
-    resources_pb2,
-)
-from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2, dispatch_service_pb2_grpc
+from trove_grpc.gen.conductor.v1 import report_service_pb2, resources_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2, issuer_service_pb2_grpc
-from trove_grpc.identity import Role
+from trove_grpc.guests import lookup_session
 from trove_grpc.redaction import Secret
-from trove_grpc.tls import IdentityDirectory
 
 # One small transaction on the other side; steps repeat what takes longer.
 _TIMEOUT = 10.0
 _PAGE = 1000
-# Gateways dialled at once; an installation has a handful, more are old addresses.
-_MAX_CHANNELS = 64
 
 
 class GrpcConductor:
@@ -88,11 +79,7 @@ class GrpcConductor:
         return response
 
     async def lookup_session(self, instance_id: str) -> report_service_pb2.LookupSessionResponse:
-        stub = self._channel.stub(report_service_pb2_grpc.ReportServiceStub)
-        request = report_service_pb2.LookupSessionRequest(instance_id=instance_id)
-        response = await call(stub.LookupSession, request, timeout=_TIMEOUT, retry=True)
-        assert isinstance(response, report_service_pb2.LookupSessionResponse)  # noqa: S101  for mypy
-        return response
+        return await lookup_session(self._channel, instance_id)
 
     async def _operations(self, method: str, request: Any) -> Any:
         stub = self._channel.stub(rpc.OperationServiceStub)
@@ -137,37 +124,3 @@ class GrpcIssuer:
     async def _call(self, method: str, request: Any, *, retry: bool) -> Any:
         stub = self._channel.stub(issuer_service_pb2_grpc.IssuerServiceStub)
         return await call(getattr(stub, method), request, timeout=_TIMEOUT, retry=retry)
-
-
-class GrpcGateways:
-    """Guest gateways by the address of their internal listener; a bounded set of channels."""
-
-    def __init__(self, identity: IdentityDirectory) -> None:
-        self._identity = identity
-        self._channels: OrderedDict[str, PeerChannel] = OrderedDict()
-
-    async def send_command(
-        self,
-        address: str,
-        request: dispatch_service_pb2.SendCommandRequest,
-        *,
-        timeout: float,
-    ) -> dispatch_service_pb2.SendCommandResponse:
-        stub = self._channel(address).stub(dispatch_service_pb2_grpc.DispatchServiceStub)
-        response = await call(stub.SendCommand, request, timeout=timeout)
-        assert isinstance(response, dispatch_service_pb2.SendCommandResponse)  # noqa: S101  for mypy
-        return response
-
-    async def close(self) -> None:
-        while self._channels:
-            await self._channels.popitem()[1].close()
-
-    def _channel(self, address: str) -> PeerChannel:
-        channel = self._channels.get(address)
-        if channel is None:
-            if len(self._channels) >= _MAX_CHANNELS:
-                self._channels.popitem(last=False)  # unused the longest; grpc closes it
-            channel = PeerChannel([address], identity=self._identity, server_role=Role.GATEWAY)
-            self._channels[address] = channel
-        self._channels.move_to_end(address)
-        return channel

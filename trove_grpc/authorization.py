@@ -73,12 +73,19 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_CONDUCTOR}.ReportService/OpenSession": _GATEWAY,
     f"{_CONDUCTOR}.ReportService/CloseSession": _GATEWAY,
     f"{_CONDUCTOR}.ReportService/Report": _GATEWAY,
-    f"{_CONDUCTOR}.ReportService/LookupSession": frozenset({Role.TASKMANAGER, Role.OPERATOR}),
+    f"{_CONDUCTOR}.ReportService/LookupSession": frozenset(
+        {Role.TASKMANAGER, Role.API, Role.OPERATOR}
+    ),
+    f"{_CONDUCTOR}.RootService/RecordRootEnabled": _API,
+    f"{_CONDUCTOR}.RootService/RecordRootDisabled": _API,
+    f"{_CONDUCTOR}.RootService/GetRoot": _API,
+    f"{_CONDUCTOR}.RootService/GetRootHistory": _READERS,
     # Task manager.
     "/trove.taskmanager.v1.TaskManagerService/Wake": _API,
     "/trove.taskmanager.v1.TaskManagerService/ListFlavors": _READERS,
     # Guest gateway, internal side.
-    "/trove.dispatch.v1.DispatchService/SendCommand": _TASKMANAGER,
+    # The gateway itself lets the API send what concerns databases and users only.
+    "/trove.dispatch.v1.DispatchService/SendCommand": frozenset({Role.TASKMANAGER, Role.API}),
     "/trove.dispatch.v1.DispatchService/ListSessions": frozenset({Role.OPERATOR}),
     # Issuer.
     f"{_ISSUER}/EnrolGuest": _GATEWAY,

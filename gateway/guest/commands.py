@@ -7,19 +7,35 @@ import re
 from collections import deque
 from dataclasses import dataclass, field
 
+from gateway.guest import answers
 from trove_grpc import errors
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 
-# What a successful answer to each action must carry.
-_RESULTS = {
-    "prepare": "prepare",
-    "start": "engine",
-    "stop": "engine",
-    "restart": "engine",
-    "ping": "ping",
-}
+# What the API may send: it serves tenants, and nothing of theirs prepares, stops or restarts an
+# engine but by an operation of the task manager. What is not named here it may not.
+FROM_API = frozenset(
+    {
+        "ping",
+        "list_databases",
+        "create_databases",
+        "delete_database",
+        "list_users",
+        "get_user",
+        "create_users",
+        "update_users",
+        "delete_user",
+        "grant_access",
+        "revoke_access",
+        "enable_root",
+        "disable_root",
+    }
+)
 # Refused to a guest whose standing is in doubt: they change or hand over something.
-DESTRUCTIVE = frozenset({"prepare", "stop", "restart"})
+DESTRUCTIVE = (FROM_API - {"ping", "list_databases", "list_users", "get_user"}) | {
+    "prepare",
+    "stop",
+    "restart",
+}
 
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
 # Reasons that steer the caller's routing and identity; a guest may not speak for us.
@@ -102,11 +118,10 @@ class CommandTable:
         if not pending.answer.done():
             if result.error_reason:
                 pending.answer.set_exception(_failure(result))
-            elif result.WhichOneof("result") != _RESULTS.get(action):
+            elif problem := answers.problem_of(pending.command, result):
                 pending.answer.set_exception(
                     errors.TroveError(
-                        f"the guest answered {action} with another kind of result",
-                        reason="BAD_RESULT",
+                        f"the guest answered {action} with {problem}", reason="BAD_RESULT"
                     )
                 )
             else:

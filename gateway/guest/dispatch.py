@@ -1,4 +1,4 @@
-"""DispatchService: commands from the task manager down to a guest, its answer back up.
+"""DispatchService: commands from the task manager and the API down to a guest, its answer back.
 
 Every guest has one bounded table of unanswered commands (commands.py); when it is full the caller
 hears OVERLOADED at once. A command whose session ends answers SESSION_MOVED: the caller looks the
@@ -14,7 +14,8 @@ from typing import Any
 
 from google.protobuf import timestamp_pb2
 
-from gateway.guest.commands import DESTRUCTIVE
+from gateway.guest import answers
+from gateway.guest.commands import DESTRUCTIVE, FROM_API
 from gateway.guest.directives import Directives
 from gateway.guest.registry import Registry
 from gateway.guest.session import Session
@@ -23,10 +24,12 @@ from trove_grpc import context, errors
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2 as dispatch_pb2
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_rpc
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
+from trove_grpc.names import Role
 
 log = logging.getLogger(__name__)
 
 _COMMAND_ID = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}\Z")
+_FROM_API_ID = "api/"
 # For a caller that sets no deadline, seconds.
 _DEFAULT_TIMEOUT = 600.0
 _PAGE_SIZE, _MAX_PAGE_SIZE = 100, 1000
@@ -45,13 +48,15 @@ class DispatchService(dispatch_rpc.DispatchServiceServicer):
     ) -> dispatch_pb2.SendCommandResponse:
         """Send one command and wait for its result."""
         command = _checked(request.command)
+        _check_caller(request, command)
         with context.bound(instance=request.instance_id, operation=command.operation_id):
-            return await self._send(request.instance_id, command)
+            session = self._registry.current(request.instance_id)
+            _check_tenant(request, session)
+            return await self._send(request.instance_id, session, command)
 
     async def _send(
-        self, instance_id: str, command: guest_pb2.Command
+        self, instance_id: str, session: Session, command: guest_pb2.Command
     ) -> dispatch_pb2.SendCommandResponse:
-        session = self._registry.current(instance_id)
         action = command.WhichOneof("action") or ""
         if action in DESTRUCTIVE:
             self._feed.require_fresh()
@@ -125,11 +130,45 @@ def _checked(command: guest_pb2.Command) -> guest_pb2.Command:
         raise errors.InvalidRequestError(
             "command_id is 1 to 256 letters, digits, '.', '_', ':', '/' or '-'"
         )
-    if command.WhichOneof("action") is None:
+    action = command.WhichOneof("action")
+    if action is None:
         raise errors.InvalidRequestError("the command names no action")
+    if action in ("list_databases", "list_users"):
+        page_size = getattr(command, action).page_size
+        if not 0 < page_size <= answers.MAX_PAGE:
+            raise errors.InvalidRequestError(f"page_size is 1 to {answers.MAX_PAGE}")
     if not command.request_id:
         command.request_id = context.request_id()
     return command
+
+
+def _check_caller(request: dispatch_pb2.SendCommandRequest, command: guest_pb2.Command) -> None:
+    """Who took over the API process must not get further than its tenants' own requests do."""
+    caller = context.caller()
+    action = command.WhichOneof("action") or ""
+    if caller.role is not Role.API:
+        return
+    if action not in FROM_API:
+        raise errors.PermissionDeniedError(
+            f"{caller.uri} may not send {action}; ask for an operation instead",
+            reason="ACTION_NOT_ALLOWED",
+            subject=request.instance_id,
+        )
+    if not request.tenant_id:
+        raise errors.InvalidRequestError("tenant_id says whose instance is meant; it is missing")
+    # Else it could answer for a step of the task manager before that one is sent.
+    if not command.command_id.startswith(_FROM_API_ID):
+        raise errors.InvalidRequestError(f"command ids of the API begin with {_FROM_API_ID!r}")
+
+
+def _check_tenant(request: dispatch_pb2.SendCommandRequest, session: Session) -> None:
+    """The certificate says whose guest it is: a caller that errs must not reach another's."""
+    if request.tenant_id and request.tenant_id != session.caller.tenant_id:
+        raise errors.NotFoundError(
+            f"tenant {request.tenant_id} has no instance {request.instance_id}",
+            reason="INSTANCE_NOT_FOUND",
+            subject=request.instance_id,
+        )
 
 
 def _timeout(command: guest_pb2.Command) -> float:

@@ -14,11 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.fakes.fake_conductor import until
+from tests.integration.gateway_guest.conftest import TENANT
 from trove_grpc import errors
 from trove_grpc.client import PeerChannel, call, open_enrolment_channel
-from trove_grpc.gen.common.v1 import trust_pb2
+from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2 as dispatch_pb2
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2_grpc as dispatch_rpc
+from trove_grpc.gen.guest.v1 import accounts_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2_grpc as guest_rpc
 from trove_grpc.gen.guest.v1 import identity_service_pb2 as identity_pb2
@@ -265,13 +267,72 @@ async def test_guest_certificate_is_refused_on_the_internal_listener(world):
     assert code is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("role", [Role.API, Role.CONDUCTOR, Role.OPERATOR])
-async def test_only_the_task_manager_may_send_commands(world, role):
+@pytest.mark.parametrize("role", [Role.CONDUCTOR, Role.GATEWAY, Role.ISSUER, Role.OPERATOR])
+async def test_only_the_task_manager_and_the_api_may_send_commands(world, role):
     await world.start()
     code, _ = await refusal(
         world.dispatch(role).SendCommand(dispatch_pb2.SendCommandRequest(), timeout=5)
     )
     assert code is PERMISSION_DENIED
+
+
+def commands_to(guest):
+    return [message for message in guest.received if message.HasField("command")]
+
+
+def from_api(instance_id, command_id="api/1", tenant=TENANT, **action):
+    action = action or {"enable_root": accounts_pb2.EnableRootAction()}
+    command = pb2.Command(command_id=command_id, **action)
+    return dispatch_pb2.SendCommandRequest(
+        instance_id=instance_id, tenant_id=tenant, command=command
+    )
+
+
+@pytest.mark.parametrize("action", ["prepare", "start", "stop", "restart"])
+async def test_api_may_not_send_what_is_done_to_the_engine_itself(world, action):
+    await world.start()
+    instance_id, guest = await world.guest()
+    request = from_api(instance_id)
+    getattr(request.command, action).SetInParent()
+    code, reason = await refusal(world.dispatch(Role.API).SendCommand(request, timeout=5))
+    assert (code, reason) == (PERMISSION_DENIED, "ACTION_NOT_ALLOWED")
+    assert not commands_to(guest)
+
+
+async def test_api_must_say_whose_instance_it_means(world):
+    await world.start()
+    instance_id, guest = await world.guest()
+    dispatch = world.dispatch(Role.API)
+    code, _ = await refusal(dispatch.SendCommand(from_api(instance_id, tenant=""), timeout=5))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    code, reason = await refusal(
+        dispatch.SendCommand(from_api(instance_id, tenant="another"), timeout=5)
+    )
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND")
+    assert not commands_to(guest)
+
+
+async def test_api_cannot_take_the_id_of_an_operations_command(world):
+    await world.start()
+    instance_id, guest = await world.guest()
+    request = from_api(instance_id, command_id=f"{uuid.uuid4()}/prepare")
+    code, _ = await refusal(world.dispatch(Role.API).SendCommand(request, timeout=5))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert not commands_to(guest)
+
+
+async def test_guest_cannot_answer_for_another_guest(world):
+    await world.start()
+    instance_id, guest = await world.guest()
+    _, other = await world.guest()
+    request = from_api(instance_id, list_users=accounts_pb2.ListUsersAction(page_size=1))
+    sending = asyncio.ensure_future(call(world.dispatch(Role.API).SendCommand, request, timeout=9))
+    await guest.expect("command")
+    for stream, name in ((other, "forged"), (guest, "ann")):
+        users = accounts_pb2.UsersResult(users=[engine_pb2.UserSpec(name=name)])
+        result = pb2.CommandResult(command_id="api/1", users=users)
+        await stream.send(command_result=result)
+    assert [user.name for user in (await sending).result.users.users] == ["ann"]
 
 
 async def test_denied_operator_is_refused_on_the_internal_listener(world):

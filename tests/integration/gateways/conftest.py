@@ -38,8 +38,7 @@ from pki.issuer import bootstrap
 from pki.issuer.config import Config as IssuerConfig
 from pki.issuer.process import serve as serve_issuer
 from pki.store import Store
-from taskmanager.grpc_peers import GrpcConductor, GrpcGateways
-from taskmanager.guests import SessionGuests
+from taskmanager.grpc_peers import GrpcConductor
 from tests.fakes.engine import FakeEngine
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.gen.conductor.v1 import instance_service_pb2 as instance_pb2
@@ -49,6 +48,7 @@ from trove_grpc.gen.conductor.v1 import resources_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2 as issuer_pb2
 from trove_grpc.gen.issuer.v1 import issuer_service_pb2_grpc as issuer_rpc
+from trove_grpc.guests import GrpcGateways, SessionGuests
 from trove_grpc.identity import Role
 from trove_grpc.tls import IdentityDirectory
 from trovectl import toml

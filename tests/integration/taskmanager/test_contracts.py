@@ -4,8 +4,7 @@ import pytest
 
 from taskmanager.compute import Flavor, GuestSpec
 from taskmanager.compute.local import LocalCompute
-from taskmanager.grpc_peers import GrpcConductor, GrpcGateways, GrpcIssuer
-from taskmanager.guests import SessionGuests
+from taskmanager.grpc_peers import GrpcConductor, GrpcIssuer
 from tests.fakes.taskmanager_peers import INSTANCE, OPERATION, TENANT, VERIFIER
 from trove_grpc.client import PeerChannel
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError
@@ -13,6 +12,7 @@ from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
 from trove_grpc.gen.conductor.v1 import operation_service_pb2 as operations_pb2
 from trove_grpc.gen.conductor.v1 import resources_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
+from trove_grpc.guests import GrpcGateways, SessionGuests
 from trove_grpc.identity import Role
 from trove_grpc.redaction import Secret
 

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.guest.commands import CommandTable
+from gateway.guest import answers
+from gateway.guest.commands import FROM_API, CommandTable
 from trove_grpc import errors
+from trove_grpc.gen.common.v1 import engine_pb2
+from trove_grpc.gen.guest.v1 import accounts_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb2
 
 
@@ -80,6 +83,59 @@ async def test_answer_of_another_kind_is_an_error():
     pending = table.submit(ping(), 5)
     table.answer(pb2.CommandResult(command_id="c-1", engine=pb2.EngineResult()))
     assert pending.answer.exception().reason == "BAD_RESULT"
+
+
+def user(name, *databases, **more):
+    return engine_pb2.UserSpec(name=name, databases=databases, **more)
+
+
+@pytest.mark.parametrize(
+    "users",
+    [
+        [user("a"), user("b"), user("c")],
+        [user("")],
+        [user("a\x1b[2J")],
+        [user("a", "line\nbreak")],
+        [user("a" * 256)],
+        [user("a", host="h" * 256)],
+        [user("a", *["d"] * 1001)],
+        [user("a", verifier="*9")],
+    ],
+)
+async def test_guest_cannot_answer_more_or_other_than_was_asked_for(users):
+    table = CommandTable(limit=1)
+    action = accounts_pb2.ListUsersAction(page_size=2)
+    pending = table.submit(pb2.Command(command_id="c-1", list_users=action), 5)
+    table.answer(pb2.CommandResult(command_id="c-1", users=accounts_pb2.UsersResult(users=users)))
+    assert pending.answer.exception().reason == "BAD_RESULT"
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["\x00"], [""], ["d" * 256]])
+async def test_guest_cannot_answer_with_databases_that_are_none(names):
+    table = CommandTable(limit=1)
+    action = accounts_pb2.ListDatabasesAction(page_size=2)
+    pending = table.submit(pb2.Command(command_id="c-1", list_databases=action), 5)
+    databases = [engine_pb2.DatabaseSpec(name=name) for name in names]
+    result = accounts_pb2.DatabasesResult(databases=databases)
+    table.answer(pb2.CommandResult(command_id="c-1", databases=result))
+    assert pending.answer.exception().reason == "BAD_RESULT"
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_one_user_asked_for_is_one_user_answered(count):
+    table = CommandTable(limit=1)
+    action = accounts_pb2.GetUserAction(name="a")
+    pending = table.submit(pb2.Command(command_id="c-1", get_user=action), 5)
+    users = accounts_pb2.UsersResult(users=[user("a")] * count)
+    table.answer(pb2.CommandResult(command_id="c-1", users=users))
+    assert pending.answer.exception().reason == "BAD_RESULT"
+
+
+def test_every_action_has_a_kind_of_result_and_stands_on_one_side():
+    actions = {field.name for field in pb2.Command.DESCRIPTOR.oneofs_by_name["action"].fields}
+    assert set(answers.RESULTS) == actions
+    assert actions > FROM_API
+    assert not FROM_API & {"prepare", "start", "stop", "restart"}
 
 
 @pytest.mark.parametrize("reason", ["SESSION_MOVED", "UNAUTHENTICATED", "no reason\n", "X" * 65])

@@ -101,7 +101,8 @@ class ReportServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def LookupSession(self, request, context):
-        """Says which gateway holds a guest's session. Callers: taskmanager, operator. Idempotent.
+        """Says which gateway holds a guest's session. Callers: taskmanager, api,
+        operator. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,7 +51,9 @@ class ReportServiceStub:
     gateway. Idempotent by (instance, epoch, sequence) and update id.
     """
     LookupSession: _grpc.UnaryUnaryMultiCallable[_report_service_pb2.LookupSessionRequest, _report_service_pb2.LookupSessionResponse]
-    """Says which gateway holds a guest's session. Callers: taskmanager, operator. Idempotent."""
+    """Says which gateway holds a guest's session. Callers: taskmanager, api,
+    operator. Idempotent.
+    """
 
 @_typing.type_check_only
 class ReportServiceAsyncStub(ReportServiceStub):
@@ -76,7 +78,9 @@ class ReportServiceAsyncStub(ReportServiceStub):
     gateway. Idempotent by (instance, epoch, sequence) and update id.
     """
     LookupSession: _aio.UnaryUnaryMultiCallable[_report_service_pb2.LookupSessionRequest, _report_service_pb2.LookupSessionResponse]  # type: ignore[assignment]
-    """Says which gateway holds a guest's session. Callers: taskmanager, operator. Idempotent."""
+    """Says which gateway holds a guest's session. Callers: taskmanager, api,
+    operator. Idempotent.
+    """
 
 class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
     """What guest gateways tell the conductor. Whom a report is about was read by
@@ -128,6 +132,8 @@ class ReportServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _report_service_pb2.LookupSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_report_service_pb2.LookupSessionResponse, _abc.Awaitable[_report_service_pb2.LookupSessionResponse]]:
-        """Says which gateway holds a guest's session. Callers: taskmanager, operator. Idempotent."""
+        """Says which gateway holds a guest's session. Callers: taskmanager, api,
+        operator. Idempotent.
+        """
 
 def add_ReportServiceServicer_to_server(servicer: ReportServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as trove_dot_guest_dot_v1_dot_guest__session__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(trove/dispatch/v1/dispatch_service.proto\x12\x11trove.dispatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*trove/guest/v1/guest_session_service.proto\"S\n\x12SendCommandRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12(\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x17.trove.guest.v1.Command\"D\n\x13SendCommandResponse\x12-\n\x06result\x18\x01 \x01(\x0b\x32\x1d.trove.guest.v1.CommandResult\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.trove.dispatch.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x02\n\x07Session\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x15\n\rsession_epoch\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x04 \x01(\t\x12-\n\topen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17\x63\x65rtificate_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\ragent_version\x18\x07 \x01(\t\x12\x17\n\x0fqueued_commands\x18\x08 \x01(\x05\x32\xd0\x01\n\x0f\x44ispatchService\x12\\\n\x0bSendCommand\x12%.trove.dispatch.v1.SendCommandRequest\x1a&.trove.dispatch.v1.SendCommandResponse\x12_\n\x0cListSessions\x12&.trove.dispatch.v1.ListSessionsRequest\x1a\'.trove.dispatch.v1.ListSessionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(trove/dispatch/v1/dispatch_service.proto\x12\x11trove.dispatch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a*trove/guest/v1/guest_session_service.proto\"f\n\x12SendCommandRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12(\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x17.trove.guest.v1.Command\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"D\n\x13SendCommandResponse\x12-\n\x06result\x18\x01 \x01(\x0b\x32\x1d.trove.guest.v1.CommandResult\"<\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"]\n\x14ListSessionsResponse\x12,\n\x08sessions\x18\x01 \x03(\x0b\x32\x1a.trove.dispatch.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x02\n\x07Session\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x15\n\rsession_epoch\x18\x03 \x01(\x03\x12\x1a\n\x12\x63\x65rtificate_serial\x18\x04 \x01(\t\x12-\n\topen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x17\x63\x65rtificate_expire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\ragent_version\x18\x07 \x01(\t\x12\x17\n\x0fqueued_commands\x18\x08 \x01(\x05\x32\xd0\x01\n\x0f\x44ispatchService\x12\\\n\x0bSendCommand\x12%.trove.dispatch.v1.SendCommandRequest\x1a&.trove.dispatch.v1.SendCommandResponse\x12_\n\x0cListSessions\x12&.trove.dispatch.v1.ListSessionsRequest\x1a\'.trove.dispatch.v1.ListSessionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.dispatch.v1.dispatch_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SENDCOMMANDREQUEST']._serialized_start=140
-  _globals['_SENDCOMMANDREQUEST']._serialized_end=223
-  _globals['_SENDCOMMANDRESPONSE']._serialized_start=225
-  _globals['_SENDCOMMANDRESPONSE']._serialized_end=293
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=295
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=355
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=357
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=450
-  _globals['_SESSION']._serialized_start=453
-  _globals['_SESSION']._serialized_end=709
-  _globals['_DISPATCHSERVICE']._serialized_start=712
-  _globals['_DISPATCHSERVICE']._serialized_end=920
+  _globals['_SENDCOMMANDREQUEST']._serialized_end=242
+  _globals['_SENDCOMMANDRESPONSE']._serialized_start=244
+  _globals['_SENDCOMMANDRESPONSE']._serialized_end=312
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=314
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=374
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=376
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=469
+  _globals['_SESSION']._serialized_start=472
+  _globals['_SESSION']._serialized_end=728
+  _globals['_DISPATCHSERVICE']._serialized_start=731
+  _globals['_DISPATCHSERVICE']._serialized_end=939
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,12 @@ class SendCommandRequest(_message.Message):
 
     INSTANCE_ID_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
     instance_id: _builtins.str
+    tenant_id: _builtins.str
+    """Whose instance the caller believes it is: NOT_FOUND when the guest's
+    certificate says otherwise. The API must give it.
+    """
     @_builtins.property
     def command(self) -> _guest_session_service_pb2.Command: ...
     def __init__(
@@ -36,10 +41,11 @@ class SendCommandRequest(_message.Message):
         *,
         instance_id: _builtins.str = ...,
         command: _guest_session_service_pb2.Command | None = ...,
+        tenant_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "instance_id", b"instance_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "instance_id", b"instance_id", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,8 +53,9 @@ class DispatchServiceServicer:
 
     def SendCommand(self, request, context):
         """Sends one command down the agent's own stream and waits for its result.
-        Callers: taskmanager. Idempotent by command id: the agent journals it. Fails
-        with SESSION_MOVED when this gateway does not hold the agent's session.
+        Callers: taskmanager, api; the API only what concerns databases and users,
+        see tenant_id. Idempotent by command id: the agent journals it. Fails with
+        SESSION_MOVED when this gateway does not hold the agent's session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

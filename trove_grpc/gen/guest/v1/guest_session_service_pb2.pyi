@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trove_grpc.gen.common.v1 import engine_pb2 as _engine_pb2
 from trove_grpc.gen.common.v1 import trust_pb2 as _trust_pb2
+from trove_grpc.gen.guest.v1 import accounts_pb2 as _accounts_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -301,6 +302,9 @@ class CommandResult(_message.Message):
     PREPARE_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    DATABASES_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     error_reason: _builtins.str
     """Empty on success; otherwise a stable reason, see trove_grpc.errors."""
@@ -312,6 +316,12 @@ class CommandResult(_message.Message):
     def engine(self) -> Global___EngineResult: ...
     @_builtins.property
     def ping(self) -> Global___PingResult: ...
+    @_builtins.property
+    def databases(self) -> _accounts_pb2.DatabasesResult: ...
+    @_builtins.property
+    def users(self) -> _accounts_pb2.UsersResult: ...
+    @_builtins.property
+    def accounts(self) -> _accounts_pb2.AccountsResult: ...
     def __init__(
         self,
         *,
@@ -321,12 +331,15 @@ class CommandResult(_message.Message):
         prepare: Global___PrepareResult | None = ...,
         engine: Global___EngineResult | None = ...,
         ping: Global___PingResult | None = ...,
+        databases: _accounts_pb2.DatabasesResult | None = ...,
+        users: _accounts_pb2.UsersResult | None = ...,
+        accounts: _accounts_pb2.AccountsResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "ping", b"ping", "prepare", b"prepare", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "databases", b"databases", "engine", b"engine", "ping", b"ping", "prepare", b"prepare", "result", b"result", "users", b"users"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "engine", b"engine", "error_message", b"error_message", "error_reason", b"error_reason", "ping", b"ping", "prepare", b"prepare", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "command_id", b"command_id", "databases", b"databases", "engine", b"engine", "error_message", b"error_message", "error_reason", b"error_reason", "ping", b"ping", "prepare", b"prepare", "result", b"result", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["prepare", "engine", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["prepare", "engine", "ping", "databases", "users", "accounts"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -599,6 +612,18 @@ class Command(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     RESTART_FIELD_NUMBER: _builtins.int
     PING_FIELD_NUMBER: _builtins.int
+    LIST_DATABASES_FIELD_NUMBER: _builtins.int
+    CREATE_DATABASES_FIELD_NUMBER: _builtins.int
+    DELETE_DATABASE_FIELD_NUMBER: _builtins.int
+    LIST_USERS_FIELD_NUMBER: _builtins.int
+    GET_USER_FIELD_NUMBER: _builtins.int
+    CREATE_USERS_FIELD_NUMBER: _builtins.int
+    UPDATE_USERS_FIELD_NUMBER: _builtins.int
+    DELETE_USER_FIELD_NUMBER: _builtins.int
+    GRANT_ACCESS_FIELD_NUMBER: _builtins.int
+    REVOKE_ACCESS_FIELD_NUMBER: _builtins.int
+    ENABLE_ROOT_FIELD_NUMBER: _builtins.int
+    DISABLE_ROOT_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     request_id: _builtins.str
@@ -619,6 +644,30 @@ class Command(_message.Message):
     def restart(self) -> Global___RestartAction: ...
     @_builtins.property
     def ping(self) -> Global___PingAction: ...
+    @_builtins.property
+    def list_databases(self) -> _accounts_pb2.ListDatabasesAction: ...
+    @_builtins.property
+    def create_databases(self) -> _accounts_pb2.CreateDatabasesAction: ...
+    @_builtins.property
+    def delete_database(self) -> _accounts_pb2.DeleteDatabaseAction: ...
+    @_builtins.property
+    def list_users(self) -> _accounts_pb2.ListUsersAction: ...
+    @_builtins.property
+    def get_user(self) -> _accounts_pb2.GetUserAction: ...
+    @_builtins.property
+    def create_users(self) -> _accounts_pb2.CreateUsersAction: ...
+    @_builtins.property
+    def update_users(self) -> _accounts_pb2.UpdateUsersAction: ...
+    @_builtins.property
+    def delete_user(self) -> _accounts_pb2.DeleteUserAction: ...
+    @_builtins.property
+    def grant_access(self) -> _accounts_pb2.GrantAccessAction: ...
+    @_builtins.property
+    def revoke_access(self) -> _accounts_pb2.RevokeAccessAction: ...
+    @_builtins.property
+    def enable_root(self) -> _accounts_pb2.EnableRootAction: ...
+    @_builtins.property
+    def disable_root(self) -> _accounts_pb2.DisableRootAction: ...
     def __init__(
         self,
         *,
@@ -630,13 +679,25 @@ class Command(_message.Message):
         stop: Global___StopAction | None = ...,
         restart: Global___RestartAction | None = ...,
         ping: Global___PingAction | None = ...,
+        list_databases: _accounts_pb2.ListDatabasesAction | None = ...,
+        create_databases: _accounts_pb2.CreateDatabasesAction | None = ...,
+        delete_database: _accounts_pb2.DeleteDatabaseAction | None = ...,
+        list_users: _accounts_pb2.ListUsersAction | None = ...,
+        get_user: _accounts_pb2.GetUserAction | None = ...,
+        create_users: _accounts_pb2.CreateUsersAction | None = ...,
+        update_users: _accounts_pb2.UpdateUsersAction | None = ...,
+        delete_user: _accounts_pb2.DeleteUserAction | None = ...,
+        grant_access: _accounts_pb2.GrantAccessAction | None = ...,
+        revoke_access: _accounts_pb2.RevokeAccessAction | None = ...,
+        enable_root: _accounts_pb2.EnableRootAction | None = ...,
+        disable_root: _accounts_pb2.DisableRootAction | None = ...,
         operation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "ping", b"ping", "prepare", b"prepare", "restart", b"restart", "start", b"start", "stop", b"stop", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "ping", b"ping", "prepare", b"prepare", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "restart", b"restart", "start", b"start", "stop", b"stop", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping", "list_databases", "create_databases", "delete_database", "list_users", "get_user", "create_users", "update_users", "delete_user", "grant_access", "revoke_access", "enable_root", "disable_root"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 

@@ -6,9 +6,8 @@ import datetime as dt
 import pytest
 from google.protobuf import duration_pb2
 
-from taskmanager import guests as guests_module
-from taskmanager.guests import SessionGuests
 from tests.fakes.taskmanager_peers import INSTANCE, FakeConductor
+from trove_grpc import guests as guests_module
 from trove_grpc.errors import (
     InvalidRequestError,
     NotFoundError,
@@ -17,6 +16,7 @@ from trove_grpc.errors import (
 )
 from trove_grpc.gen.dispatch.v1 import dispatch_service_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
+from trove_grpc.guests import SessionGuests
 
 COMMAND = guest_pb2.Command(
     command_id="c1", timeout=duration_pb2.Duration(seconds=7), ping=guest_pb2.PingAction()
