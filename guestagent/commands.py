@@ -7,7 +7,9 @@
     queue full (16)    refused with OVERLOADED; nothing was done, so it may be repeated
 
 UNAVAILABLE and DEADLINE_EXCEEDED are answers, not outcomes: such a command stays interrupted.
-A ping changes nothing, so it neither waits behind long commands nor is journaled.
+What changes nothing (a ping, a list) neither waits behind long commands nor is journaled. What
+tenants change inside the engine has a queue and a journal of its own: however much it is, it
+pushes nothing of the control plane's own commands out.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import contextlib
 import logging
 import uuid
 
-from guestagent.engines import EngineSpec
+from guestagent.account_commands import AccountCommands
+from guestagent.engines import EngineSpec, accounts
 from guestagent.journal import Journal, Progress
 from guestagent.outbox import Outbox
 from guestagent.watcher import Watcher
@@ -37,6 +40,8 @@ log = logging.getLogger(__name__)
 CAPACITY = 16
 _DEFAULT_SECONDS = 300.0
 _UNDECIDED = (UnavailableError, DeadlineError, OverloadedError)
+# Each command with the moment it must be done by, loop time.
+_Queue = asyncio.Queue[tuple[float, session_pb2.Command]]
 
 
 class Commands:
@@ -47,11 +52,13 @@ class Commands:
     ) -> None:
         self._watcher = watcher
         self._journal = journal
+        self._account_journal = journal.part("accounts")
+        self._accounts = AccountCommands(watcher)
         self._outbox = outbox
         self._known: set[str] = set()
-        # With the moment each must be done by.
-        self._queue: asyncio.Queue[tuple[float, session_pb2.Command]] = asyncio.Queue(capacity)
-        self._pings: asyncio.Queue[tuple[float, session_pb2.Command]] = asyncio.Queue(capacity)
+        self._queues = {
+            name: _Queue(capacity) for name in ("commands", "pings", "reads", "changes")
+        }
 
     def accept(self, command: session_pb2.Command) -> None:
         """Queue a command; never waits."""
@@ -61,7 +68,7 @@ class Commands:
         due = asyncio.get_running_loop().time() + timeout
         kind = command.WhichOneof("action")
         try:
-            (self._pings if kind == "ping" else self._queue).put_nowait((due, command))
+            self._queues[_queue_of(kind or "")].put_nowait((due, command))
         except asyncio.QueueFull:
             error = OverloadedError("the guest has too many commands waiting; repeat it later")
             self._outbox.put_result(_failure(command, error))
@@ -71,10 +78,10 @@ class Commands:
     async def run(self) -> None:
         """Until cancelled. A command that is cut off stays in the journal as interrupted."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._work(self._queue), name="commands")
-            group.create_task(self._work(self._pings), name="pings")
+            for name, queue in self._queues.items():
+                group.create_task(self._work(queue), name=name)
 
-    async def _work(self, queue: asyncio.Queue[tuple[float, session_pb2.Command]]) -> None:
+    async def _work(self, queue: _Queue) -> None:
         while True:
             due, command = await queue.get()
             # A gateway's words are not trusted to be fit for a log line either.
@@ -111,11 +118,17 @@ class Commands:
         if kind == "ping":
             await self._watcher.look()
             return self._success(command)
-        entry = await asyncio.to_thread(self._journal.find, command.command_id)
+        if kind in accounts.READS:
+            return await self._read(command, due)
+        journal = self._journal
+        if kind in accounts.CHANGES:
+            journal = self._account_journal
+            self._watcher.answering()  # else nothing begins that a repeat would finish
+        entry = await asyncio.to_thread(journal.find, command.command_id)
         if entry is not None and entry.progress is Progress.FINISHED and entry.result is not None:
             log.info("command %s %s was carried out before", kind, command.command_id)
             return entry.result
-        await asyncio.to_thread(self._journal.start, command.command_id, kind)
+        await asyncio.to_thread(journal.start, command.command_id, kind)
         log.info("command %s %s begins", kind, command.command_id)
         try:
             async with asyncio.timeout_at(due):
@@ -129,14 +142,23 @@ class Commands:
             raise
         except TroveError as error:
             result = _failure(command, error)
-        await asyncio.to_thread(self._journal.finish, command.command_id, kind, result)
+        await asyncio.to_thread(journal.finish, command.command_id, kind, result)
         log.info("command %s %s ends %s", kind, command.command_id, result.error_reason or "well")
         return result
+
+    async def _read(self, command: session_pb2.Command, due: float) -> session_pb2.CommandResult:
+        try:
+            async with asyncio.timeout_at(due):
+                return await self._accounts.read(command)
+        except TimeoutError:
+            raise DeadlineError("the engine did not answer in time") from None
 
     async def _carry_out(
         self, command: session_pb2.Command, kind: str, *, is_repeat: bool
     ) -> None:
-        if kind == "prepare":
+        if kind in accounts.CHANGES:
+            await self._accounts.change(command, is_repeat=is_repeat)
+        elif kind == "prepare":
             await self._prepare(command.prepare)
         elif kind == "stop":
             await self._watcher.stop()
@@ -168,9 +190,19 @@ class Commands:
                 result.prepare.observation.CopyFrom(observation)
             case "ping":
                 result.ping.observation.CopyFrom(observation)
+            case kind if kind in accounts.CHANGES:
+                result.accounts.SetInParent()
             case _:
                 result.engine.observation.CopyFrom(observation)
         return result
+
+
+def _queue_of(kind: str) -> str:
+    if kind == "ping":
+        return "pings"
+    if kind in accounts.READS:
+        return "reads"
+    return "changes" if kind in accounts.CHANGES else "commands"
 
 
 def _is_id(text: str) -> bool:

@@ -46,6 +46,10 @@ class Journal:
         self._directory = directory
         self._limit = limit
 
+    def part(self, name: str) -> Journal:
+        """A journal inside this one, with a limit of its own."""
+        return Journal(self._directory / name, limit=self._limit)
+
     def find(self, command_id: str) -> Entry | None:
         try:
             fields = json.loads(self._path(command_id).read_bytes())

@@ -7,15 +7,16 @@ change of state is told at once; heartbeats repeat the latest observation.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from guestagent.engines import DatabaseAuthority, Engine, EngineSpec, Probe, Process
 from guestagent.record import Record, RecordFile
-from trove_grpc.errors import ConflictError, TroveError
+from trove_grpc.errors import ConflictError, TroveError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.process import wait_or_timeout
 
@@ -147,6 +148,21 @@ class Watcher:
         if not self._lock.locked():
             async with self._lock:
                 await self._look()
+
+    def answering(self) -> EngineSpec:
+        """The prepared engine; raises UnavailableError unless it answered at the last look."""
+        spec = self._prepared()
+        if self._state != engine_pb2.ENGINE_STATE_HEALTHY:
+            raise UnavailableError(
+                f"the engine does not answer now: {self._reason}", reason="ENGINE_NOT_RUNNING"
+            )
+        return spec
+
+    @contextlib.asynccontextmanager
+    async def holding(self) -> AsyncIterator[EngineSpec]:
+        """The answering engine, for a change of what is inside: nobody stops it meanwhile."""
+        async with self._lock:
+            yield self.answering()
 
     def tend_soon(self) -> None:
         """Do the housekeeping at the next look instead of within a minute."""

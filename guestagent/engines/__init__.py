@@ -11,8 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from guestagent.engines.accounts import Accounts
+from guestagent.engines.spec import EngineSpec
 from trove_grpc.errors import InvalidRequestError, UnsupportedError
 from trove_grpc.gen.common.v1 import engine_pb2
+
+__all__ = [
+    "Accounts",
+    "Capabilities",
+    "DatabaseAuthority",
+    "Engine",
+    "EngineCertificate",
+    "EngineSpec",
+    "Probe",
+    "Process",
+]
+
+# What is done to every engine as a whole, by Command.action field name.
+LIFE_ACTIONS = frozenset({"prepare", "start", "stop", "restart", "ping"})
 
 
 class Process(enum.Enum):
@@ -57,16 +73,6 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSpec:
-    """What an engine is meant to be. Recorded by the agent; holds no secret."""
-
-    version: str
-    listen_addresses: tuple[str, ...]
-    port: int
-    memory_mib: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """One look at an engine."""
 
@@ -105,6 +111,10 @@ class Engine(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    @property
+    def accounts(self) -> Accounts | None:
+        """What is inside it; None for an engine whose capabilities do not name it."""
 
     def check(
         self,

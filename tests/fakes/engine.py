@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from guestagent.engines import (
+    LIFE_ACTIONS,
     Capabilities,
     DatabaseAuthority,
     EngineCertificate,
@@ -16,6 +17,8 @@ from guestagent.engines import (
     Probe,
     Process,
 )
+from guestagent.engines.accounts import ACTIONS
+from tests.fakes.accounts import FakeAccounts
 from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
@@ -27,11 +30,12 @@ class FakeEngine:
 
     capabilities = Capabilities(
         manager="fake",
-        actions=frozenset({"prepare", "start", "stop", "restart", "ping"}),
-        user_hosts=False,
+        actions=LIFE_ACTIONS | ACTIONS,
+        user_hosts=True,
     )
 
     def __init__(self) -> None:
+        self.accounts = FakeAccounts()
         self.is_created = False
         self.is_running = False
         self.is_out_of_reach = False

@@ -20,9 +20,18 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from guestagent.engines import Capabilities, DatabaseAuthority, EngineSpec, Probe, Process
+from guestagent.engines import (
+    LIFE_ACTIONS,
+    Capabilities,
+    DatabaseAuthority,
+    EngineSpec,
+    Probe,
+    Process,
+    accounts,
+)
 from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
 from guestagent.engines.mariadb import settings, sql
+from guestagent.engines.mariadb.accounts import MariaDBAccounts
 from guestagent.engines.mariadb.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
 from guestagent.system import System
@@ -31,7 +40,7 @@ from trove_grpc.gen.common.v1 import engine_pb2
 
 CAPABILITIES = Capabilities(
     manager="mariadb",
-    actions=frozenset({"prepare", "start", "stop", "restart", "ping"}),
+    actions=LIFE_ACTIONS | accounts.ACTIONS,
     user_hosts=True,
 )
 _INITIALISE_SECONDS = 120.0
@@ -66,6 +75,7 @@ class MariaDB:
         self._lock = data_directory / "mariadb.lock"
         self._log = data_directory / "mariadb.log"
         self._socket = run_directory / "mariadb.sock"
+        self.accounts = MariaDBAccounts(self._must_sql)
 
     def check(
         self,

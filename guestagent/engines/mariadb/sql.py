@@ -16,8 +16,8 @@ _LAST_OF_PLANE_0 = 0xFFFF  # the system tables are utf8mb3
 _VERIFIER = re.compile(r"\A\*[0-9A-F]{40}\Z", re.ASCII)
 _VERIFIER_INSIDE = re.compile(r"\*[0-9A-F]{2,40}", re.ASCII)
 _SETTING = re.compile(r"\A[a-z0-9_]{0,64}\Z", re.ASCII)
-_RESERVED_DATABASES = frozenset({"mysql", "information_schema", "performance_schema", "sys"})
-_RESERVED_USERS = frozenset({ADMINISTRATOR, "root", "mysql", "mariadb.sys", "public"})
+RESERVED_DATABASES = frozenset({"mysql", "information_schema", "performance_schema", "sys"})
+RESERVED_USERS = frozenset({ADMINISTRATOR, "root", "mysql", "mariadb.sys", "public"})
 
 # Quotes are then doubled and nothing else has a meaning inside them.
 _PROLOGUE = "SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES';\n"
@@ -45,7 +45,7 @@ def administrator_only(verifier: str) -> str:
 
 
 def check_database(spec: engine_pb2.DatabaseSpec) -> None:
-    _check_name(spec.name, "database", _MAX_DATABASE, _RESERVED_DATABASES)
+    check_database_name(spec.name)
     for value in (spec.character_set, spec.collation):
         if not _SETTING.match(value.lower()):
             raise InvalidRequestError(
@@ -55,17 +55,30 @@ def check_database(spec: engine_pb2.DatabaseSpec) -> None:
 
 
 def check_user(spec: engine_pb2.UserSpec) -> None:
-    _check_name(spec.name, "user", _MAX_USER, _RESERVED_USERS)
-    if "\0" in spec.host or len(spec.host) > _MAX_HOST or not spec.host.isascii():
-        raise InvalidRequestError(f"user {spec.name!r}: the host is not one", subject=spec.name)
-    # Anything else MariaDB would refuse, or keep as a password that nobody has.
-    if not _VERIFIER.match(spec.verifier):
-        raise InvalidRequestError(
-            f"user {spec.name!r} comes without a mysql_native_password verifier",
-            subject=spec.name,
-        )
+    check_account(spec.name, spec.host)
+    check_verifier(spec.name, spec.verifier)
     for database in spec.databases:
-        _check_name(database, "database", _MAX_DATABASE, frozenset())
+        check_database_name(database)
+
+
+def check_account(name: str, host: str) -> None:
+    """Raise for a user there cannot be, or who is not the tenant's."""
+    _check_name(name, "user", _MAX_USER, RESERVED_USERS)
+    if "\0" in host or len(host) > _MAX_HOST or not host.isascii():
+        raise InvalidRequestError(f"user {name!r}: the host is not one", subject=name)
+
+
+def check_verifier(user: str, verifier: str) -> None:
+    """Anything else MariaDB would refuse, or keep as a password that nobody has."""
+    if not _VERIFIER.match(verifier):
+        raise InvalidRequestError(
+            f"user {user!r} comes without a mysql_native_password verifier", subject=user
+        )
+
+
+def check_database_name(name: str) -> None:
+    """Raise for a database there cannot be, or that is the engine's own."""
+    _check_name(name, "database", _MAX_DATABASE, RESERVED_DATABASES)
 
 
 def create_databases(specs: Iterable[engine_pb2.DatabaseSpec]) -> str:
@@ -101,7 +114,12 @@ def quote_name(name: str) -> str:
 
 def quote_pattern(name: str) -> str:
     """A database in a GRANT is a pattern: its wildcards are meant literally."""
-    return quote_name(re.sub(r"([\\_%])", r"\\\1", name))
+    return quote_name(as_pattern(name))
+
+
+def as_pattern(name: str) -> str:
+    """The pattern that matches this database alone."""
+    return re.sub(r"([\\_%])", r"\\\1", name)
 
 
 def quote_text(text: str) -> str:

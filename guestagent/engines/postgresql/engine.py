@@ -16,14 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guestagent.engines import (
+    LIFE_ACTIONS,
     Capabilities,
     DatabaseAuthority,
     EngineSpec,
     Probe,
     Process,
+    accounts,
 )
 from guestagent.engines.certificate import ensure_certificate, note_use, shown_serial
 from guestagent.engines.postgresql import settings, sql
+from guestagent.engines.postgresql.accounts import PostgreSQLAccounts
 from guestagent.engines.postgresql.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
 from guestagent.system import Completed, System
@@ -32,7 +35,7 @@ from trove_grpc.gen.common.v1 import engine_pb2
 
 CAPABILITIES = Capabilities(
     manager="postgresql",
-    actions=frozenset({"prepare", "start", "stop", "restart", "ping"}),
+    actions=LIFE_ACTIONS | accounts.ACTIONS,
     user_hosts=False,
 )
 _INITDB_SECONDS = 120.0
@@ -66,6 +69,7 @@ class PostgreSQL:
         self._password_file = data_directory / "admin.pgpass"
         self._log = data_directory / "postgresql.log"
         self._run_directory = run_directory
+        self.accounts = PostgreSQLAccounts(self._must_sql)
 
     def check(
         self,

@@ -15,8 +15,8 @@ _VERIFIER = re.compile(
     r"\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=\Z",
     re.ASCII,
 )
-_RESERVED_DATABASES = frozenset({"postgres", "template0", "template1"})
-_RESERVED_USERS = frozenset({ADMINISTRATOR, "postgres", "public", "none"})
+RESERVED_DATABASES = frozenset({"postgres", "template0", "template1"})
+RESERVED_USERS = frozenset({ADMINISTRATOR, "postgres", "root", "public", "none"})
 
 # Statements hold verifiers: keep them out of the server's log whatever its settings are.
 SILENCE = (
@@ -31,31 +31,43 @@ LIST_ROLES = "SELECT rolname FROM pg_catalog.pg_roles;\n"
 
 
 def check_database(spec: engine_pb2.DatabaseSpec) -> None:
-    _check_name(spec.name, "database")
-    if spec.name in _RESERVED_DATABASES:
-        raise InvalidRequestError(
-            f"database name {spec.name!r} belongs to PostgreSQL itself; choose another",
-            subject=spec.name,
-        )
+    check_database_name(spec.name)
     for value in (spec.character_set, spec.collation):
         if "\0" in value:
             raise InvalidRequestError("character set and collation must not contain NUL")
 
 
 def check_user(spec: engine_pb2.UserSpec) -> None:
-    _check_name(spec.name, "user")
-    if spec.name in _RESERVED_USERS or spec.name.startswith("pg_"):
-        raise InvalidRequestError(
-            f"user name {spec.name!r} belongs to PostgreSQL or its agent; choose another",
-            subject=spec.name,
-        )
-    # Anything else PostgreSQL would take for a password and hash.
-    if not _VERIFIER.match(spec.verifier):
-        raise InvalidRequestError(
-            f"user {spec.name!r} comes without a SCRAM-SHA-256 verifier", subject=spec.name
-        )
+    check_user_name(spec.name)
+    check_verifier(spec.name, spec.verifier)
     for database in spec.databases:
         _check_name(database, "database")
+
+
+def check_database_name(name: str) -> None:
+    """Raise for a database there cannot be, or that is the engine's own."""
+    _check_name(name, "database")
+    if name in RESERVED_DATABASES:
+        raise InvalidRequestError(
+            f"database name {name!r} belongs to PostgreSQL itself; choose another", subject=name
+        )
+
+
+def check_user_name(name: str) -> None:
+    """Raise for a user there cannot be, or who is not the tenant's."""
+    _check_name(name, "user")
+    if name in RESERVED_USERS or name.startswith("pg_"):
+        raise InvalidRequestError(
+            f"user name {name!r} belongs to PostgreSQL or its agent; choose another", subject=name
+        )
+
+
+def check_verifier(user: str, verifier: str) -> None:
+    """Anything else PostgreSQL would take for a password and hash."""
+    if not _VERIFIER.match(verifier):
+        raise InvalidRequestError(
+            f"user {user!r} comes without a SCRAM-SHA-256 verifier", subject=user
+        )
 
 
 def create_databases(specs: Iterable[engine_pb2.DatabaseSpec], existing: Collection[str]) -> str:
@@ -71,7 +83,7 @@ def create_databases(specs: Iterable[engine_pb2.DatabaseSpec], existing: Collect
                 options.append(f"LOCALE {quote_text(spec.collation)}")
             statements.append(f"CREATE DATABASE {name} {' '.join(options)};")
         statements.append(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;")
-    return _script(statements)
+    return script(statements)
 
 
 def create_users(specs: Iterable[engine_pb2.UserSpec], existing: Collection[str]) -> str:
@@ -86,17 +98,17 @@ def create_users(specs: Iterable[engine_pb2.UserSpec], existing: Collection[str]
             f"GRANT ALL ON DATABASE {quote_name(database)} TO {name};"
             for database in spec.databases
         ]
-    return _script(statements)
+    return script(statements)
 
 
 def grant_schema(users: Sequence[str]) -> str:
     """Inside a database: since PostgreSQL 15 only its owner may create in schema public."""
-    return _script(f"GRANT ALL ON SCHEMA public TO {quote_name(user)};" for user in users)
+    return script(f"GRANT ALL ON SCHEMA public TO {quote_name(user)};" for user in users)
 
 
 def close_system_databases() -> str:
     """Tenants' users have no business in PostgreSQL's own databases."""
-    return _script(
+    return script(
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;" for name in ("postgres", "template1")
     )
 
@@ -110,7 +122,7 @@ def quote_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _script(statements: Iterable[str]) -> str:
+def script(statements: Iterable[str]) -> str:
     return "".join(f"{statement}\n" for statement in statements)
 
 

@@ -20,7 +20,14 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from guestagent.engines import Capabilities, DatabaseAuthority, EngineSpec, Probe, Process
+from guestagent.engines import (
+    LIFE_ACTIONS,
+    Capabilities,
+    DatabaseAuthority,
+    EngineSpec,
+    Probe,
+    Process,
+)
 from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
 from guestagent.engines.redis import acl, settings
 from guestagent.engines.redis.programs import Programs
@@ -31,7 +38,7 @@ from trove_grpc.gen.common.v1 import engine_pb2
 
 CAPABILITIES = Capabilities(
     manager="redis",
-    actions=frozenset({"prepare", "start", "stop", "restart", "ping"}),
+    actions=LIFE_ACTIONS,
     user_hosts=False,
     databases=False,
 )
@@ -49,6 +56,7 @@ class Redis:
     """One server."""
 
     capabilities = CAPABILITIES
+    accounts = None
 
     def __init__(
         self,

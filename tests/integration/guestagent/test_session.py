@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 
+from guestagent.engines import LIFE_ACTIONS
+from guestagent.engines.accounts import ACTIONS
 from tests.fakes.guest_gateway import FakeGateway, eventually, public_key, serial_of
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
 
@@ -13,7 +15,7 @@ async def test_agent_enrols_with_its_token_and_deletes_it(machine, gateway: Fake
     async with machine.agent():
         session = await gateway.connected()
         assert session.instance_id == machine.instance_id
-        assert session.hello.capabilities == ["ping", "prepare", "restart", "start", "stop"]
+        assert session.hello.capabilities == sorted(LIFE_ACTIONS | ACTIONS)
         await gateway.state("NEW")
         await eventually(lambda: not (machine.root / "agent/token").exists())
     assert not list((machine.root / "agent/identity").glob("enrol-*"))

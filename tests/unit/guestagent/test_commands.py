@@ -13,6 +13,8 @@ from guestagent.record import RecordFile
 from guestagent.watcher import Patience, Watcher
 from tests.fakes.engine import FakeEngine
 from tests.fakes.guest_gateway import eventually
+from trove_grpc.gen.common.v1 import engine_pb2
+from trove_grpc.gen.guest.v1 import accounts_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
 
 PATIENCE = Patience(
@@ -39,7 +41,7 @@ class Bench:
     def __init__(self, directory, engine, capacity=4):
         self.engine = engine
         self.outbox = Outbox(now=asyncio.get_running_loop().time)
-        self.journal = Journal(directory / "journal")
+        self.journal = Journal(directory / "journal", limit=3)
         watcher = Watcher(
             engine,
             RecordFile(directory / "engine.json"),
@@ -47,6 +49,7 @@ class Bench:
             authority=None,
             on_change=lambda: None,
         )
+        self.watcher = watcher
         self.commands = Commands(watcher, self.journal, self.outbox, capacity=capacity)
         self.results = []
 
@@ -173,6 +176,47 @@ async def test_full_queue_refuses_and_nothing_is_lost(bench):
         await it.result(5)
         it.send("s3", start=pb.StartAction())
         assert (await it.result(6)).error_reason == ""
+
+
+def create(name):
+    databases = [engine_pb2.DatabaseSpec(name=name)]
+    return accounts_pb2.CreateDatabasesAction(databases=databases)
+
+
+async def test_lists_are_answered_while_a_long_command_runs_and_are_not_journaled(bench):
+    engine = SlowEngine()
+    async with bench(engine).running() as it:
+        engine.allowed.set()
+        it.send("p", prepare=PREPARE)
+        await it.result()
+        async with it.watcher.holding():
+            it.send("create", create_databases=create("shop"))
+            it.send("list", list_databases=accounts_pb2.ListDatabasesAction(page_size=5))
+            assert (await it.result(2)).command_id == "list"
+        assert (await it.result(3)).accounts == accounts_pb2.AccountsResult()
+        assert it.journal.find("list") is None
+
+
+async def test_tenants_changes_push_no_command_of_the_control_plane_out_of_the_journal(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        await it.result()
+        for number in range(4):
+            it.send(f"api/{number}", create_databases=create(f"d{number}"))
+            await it.result(number + 2)
+        assert it.journal.find("p").progress is Progress.FINISHED
+
+
+async def test_interrupted_change_is_finished_by_its_repeat(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        await it.result()
+        it.engine.accounts.databases.add("shop")
+        it.journal.part("accounts").start("c", "create_databases")  # killed after the effect
+        it.send("c", create_databases=create("shop"))
+        assert (await it.result(2)).error_reason == ""
+        it.send("d", create_databases=create("shop"))
+        assert (await it.result(3)).error_reason == "DATABASE_EXISTS"
 
 
 async def test_foreign_manager_and_unknown_action_are_refused(bench):
