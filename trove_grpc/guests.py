@@ -13,6 +13,7 @@ from trove_grpc.client import PeerChannel, call
 from trove_grpc.errors import (
     NotFoundError,
     SessionMovedError,
+    TroveError,
     UnavailableError,
     from_reason,
 )
@@ -68,8 +69,8 @@ class SessionGuests:
         address = self._addresses.get(instance_id) or await self._find(instance_id)
         try:
             response = await self._gateways.send_command(address, request, timeout=timeout)
-        except (SessionMovedError, UnavailableError):
-            address = await self._find(instance_id)
+        except (SessionMovedError, UnavailableError) as failed:
+            address = await self._find_again(instance_id, failed)
             try:
                 response = await self._gateways.send_command(address, request, timeout=timeout)
             except SessionMovedError as error:
@@ -82,6 +83,19 @@ class SessionGuests:
         if result.error_reason:
             raise from_reason(result.error_reason, result.error_message, subject=instance_id)
         return result
+
+    async def _find_again(self, instance_id: str, failed: TroveError) -> str:
+        try:
+            return await self._find(instance_id)
+        except UnavailableError as error:
+            if failed.reason == SessionMovedError.reason:
+                raise  # that gateway had no session to send it to
+            raise UnavailableError(
+                f"the session of {instance_id} ended while a command was on its way; it may have "
+                "happened",
+                reason="SESSION_LOST",
+                subject=instance_id,
+            ) from error
 
     async def _find(self, instance_id: str) -> str:
         self._addresses.pop(instance_id, None)

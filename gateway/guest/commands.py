@@ -39,7 +39,16 @@ DESTRUCTIVE = (FROM_API - {"ping", "list_databases", "list_users", "get_user"}) 
 
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
 # Reasons that steer the caller's routing and identity; a guest may not speak for us.
-_OURS = frozenset({"SESSION_MOVED", "STALE", "UNAUTHENTICATED", "PERMISSION_DENIED", "OVERLOADED"})
+_OURS = frozenset(
+    {
+        "SESSION_MOVED",
+        "SESSION_ENDED",
+        "STALE",
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+        "OVERLOADED",
+    }
+)
 _MAX_MESSAGE = 2048
 
 

@@ -105,7 +105,11 @@ class Registry:
                 self._current[instance_id] = incoming
                 incoming.adopt_commands(session)
         session.commands.fail(
-            errors.SessionMovedError("the guest's session ended", subject=instance_id)
+            errors.SessionMovedError(
+                "the guest's session ended; what was sent may have happened",
+                reason="SESSION_ENDED",
+                subject=instance_id,
+            )
         )
 
     def confirm(self, instance_id: str, serial: str) -> None:

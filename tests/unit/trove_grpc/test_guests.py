@@ -103,6 +103,25 @@ async def test_a_guest_without_session_is_unavailable_not_unknown(guests, conduc
     assert not isinstance(caught.value, NotFoundError)
 
 
+@pytest.mark.parametrize(
+    ("failed", "reason"),
+    [
+        (SessionMovedError("not here"), "NO_SESSION"),
+        (SessionMovedError("ended", reason="SESSION_ENDED"), "SESSION_LOST"),
+        (UnavailableError("broken"), "SESSION_LOST"),
+    ],
+)
+async def test_a_guest_that_goes_meanwhile_may_have_done_what_was_sent(
+    guests, conductor, gateways, failed, reason
+):
+    await guests.send_command(INSTANCE, COMMAND)
+    conductor.sessions.clear()
+    gateways.errors = [failed]
+    with pytest.raises(UnavailableError) as caught:
+        await guests.send_command(INSTANCE, COMMAND)
+    assert caught.value.reason == reason
+
+
 async def test_the_guests_own_error_comes_back_as_its_kind(guests, gateways):
     gateways.result = guest_pb2.CommandResult(
         command_id="c1", error_reason="INVALID_REQUEST", error_message="no such encoding"

@@ -53,9 +53,11 @@ class DispatchServiceServicer:
 
     def SendCommand(self, request, context):
         """Sends one command down the agent's own stream and waits for its result.
-        Callers: taskmanager, api; the API only what concerns databases and users,
-        see tenant_id. Idempotent by command id: the agent journals it. Fails with
-        SESSION_MOVED when this gateway does not hold the agent's session.
+        Callers: taskmanager, api. Idempotent by command id: the agent journals it.
+        The API may send what concerns databases and users only, else
+        ACTION_NOT_ALLOWED, under ids that begin with "api/". Fails with
+        SESSION_MOVED when this gateway does not hold the agent's session, with
+        SESSION_ENDED when it ended before the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

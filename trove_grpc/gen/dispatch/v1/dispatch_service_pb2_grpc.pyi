@@ -35,9 +35,11 @@ class DispatchServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DispatchServiceAsyncStub: ...
     SendCommand: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.SendCommandRequest, _dispatch_service_pb2.SendCommandResponse]
     """Sends one command down the agent's own stream and waits for its result.
-    Callers: taskmanager, api; the API only what concerns databases and users,
-    see tenant_id. Idempotent by command id: the agent journals it. Fails with
-    SESSION_MOVED when this gateway does not hold the agent's session.
+    Callers: taskmanager, api. Idempotent by command id: the agent journals it.
+    The API may send what concerns databases and users only, else
+    ACTION_NOT_ALLOWED, under ids that begin with "api/". Fails with
+    SESSION_MOVED when this gateway does not hold the agent's session, with
+    SESSION_ENDED when it ended before the answer.
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_dispatch_service_pb2.ListSessionsRequest, _dispatch_service_pb2.ListSessionsResponse]
     """Lists the sessions this gateway holds. Callers: operator. Idempotent."""
@@ -49,9 +51,11 @@ class DispatchServiceAsyncStub(DispatchServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SendCommand: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.SendCommandRequest, _dispatch_service_pb2.SendCommandResponse]  # type: ignore[assignment]
     """Sends one command down the agent's own stream and waits for its result.
-    Callers: taskmanager, api; the API only what concerns databases and users,
-    see tenant_id. Idempotent by command id: the agent journals it. Fails with
-    SESSION_MOVED when this gateway does not hold the agent's session.
+    Callers: taskmanager, api. Idempotent by command id: the agent journals it.
+    The API may send what concerns databases and users only, else
+    ACTION_NOT_ALLOWED, under ids that begin with "api/". Fails with
+    SESSION_MOVED when this gateway does not hold the agent's session, with
+    SESSION_ENDED when it ended before the answer.
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_dispatch_service_pb2.ListSessionsRequest, _dispatch_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists the sessions this gateway holds. Callers: operator. Idempotent."""
@@ -66,9 +70,11 @@ class DispatchServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dispatch_service_pb2.SendCommandResponse, _abc.Awaitable[_dispatch_service_pb2.SendCommandResponse]]:
         """Sends one command down the agent's own stream and waits for its result.
-        Callers: taskmanager, api; the API only what concerns databases and users,
-        see tenant_id. Idempotent by command id: the agent journals it. Fails with
-        SESSION_MOVED when this gateway does not hold the agent's session.
+        Callers: taskmanager, api. Idempotent by command id: the agent journals it.
+        The API may send what concerns databases and users only, else
+        ACTION_NOT_ALLOWED, under ids that begin with "api/". Fails with
+        SESSION_MOVED when this gateway does not hold the agent's session, with
+        SESSION_ENDED when it ended before the answer.
         """
 
     @_abc_1.abstractmethod
