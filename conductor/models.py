@@ -418,3 +418,14 @@ class RateWindow(Base):
     leases: Mapped[list[Any]] = mapped_column(JSON)  # [id, amount, expiry] of each
     spent: Mapped[list[Any]] = mapped_column(JSON)  # [second, amount] of each
     update_time: Mapped[dt.datetime] = mapped_column(index=True)
+
+
+class RootEnabling(Base):
+    """The last time root was let into an instance's engine; bounded, the log has the others."""
+
+    __tablename__ = "root_history"
+
+    instance_id: Mapped[str] = mapped_column(Id, ForeignKey("instances.id"), primary_key=True)
+    user_id: Mapped[str] = mapped_column(Name)
+    enable_time: Mapped[dt.datetime]
+    disable_time: Mapped[dt.datetime | None] = mapped_column(default=None)

@@ -23,6 +23,7 @@ from conductor.services.operations import OperationService
 from conductor.services.quotas import QuotaService
 from conductor.services.rates import RateService
 from conductor.services.reports import ReportService
+from conductor.services.roots import RootService
 from conductor.store import datastores, rates, reports
 from pki import shared_metrics
 from pki.denials import DenialList
@@ -40,6 +41,7 @@ from trove_grpc.gen.conductor.v1 import (
     quota_service_pb2_grpc,
     rate_service_pb2_grpc,
     report_service_pb2_grpc,
+    root_service_pb2_grpc,
 )
 from trove_grpc.identity import Role
 from trove_grpc.interceptors import Denials
@@ -59,6 +61,7 @@ SERVICES = (
     "trove.conductor.v1.QuotaService",
     "trove.conductor.v1.RateService",
     "trove.conductor.v1.ReportService",
+    "trove.conductor.v1.RootService",
 )
 _TIDY_INTERVAL = dt.timedelta(minutes=10)
 # A guest silent for so many deadlines reports elsewhere or is gone: its entry is only memory.
@@ -148,6 +151,9 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
     )
     rate_service_pb2_grpc.add_RateServiceServicer_to_server(
         RateService(settings=config.rates, database=database, now=now), server
+    )
+    root_service_pb2_grpc.add_RootServiceServicer_to_server(
+        RootService(database=database, now=now), server
     )
     report_service_pb2_grpc.add_ReportServiceServicer_to_server(
         ReportService(
