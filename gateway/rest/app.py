@@ -20,6 +20,7 @@ from gateway.rest.routes.absent import Absent
 from gateway.rest.routes.backup_strategies import BackupStrategies
 from gateway.rest.routes.catalog import Catalog
 from gateway.rest.routes.clusters import Clusters
+from gateway.rest.routes.databases import Databases
 from gateway.rest.routes.datastores import ManagedDatastores
 from gateway.rest.routes.instances import Instances
 from gateway.rest.routes.limits import Limits
@@ -28,6 +29,8 @@ from gateway.rest.routes.modules import ModuleRoutes
 from gateway.rest.routes.operation_events import OperationEvents
 from gateway.rest.routes.operations import Operations
 from gateway.rest.routes.quotas import QuotaRoutes
+from gateway.rest.routes.root import Root
+from gateway.rest.routes.users import Users
 from gateway.rest.routes.versions import Versions
 from trove_grpc import context, errors
 
@@ -59,6 +62,9 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
     """The routes of a project. The first that matches wins: Absent, with wide ones, is last."""
     return (
         Instances(control_plane),
+        Databases(control_plane),
+        Users(control_plane),
+        Root(control_plane),
         Operations(control_plane),
         OperationEvents(control_plane),
         Limits(control_plane, limiter),

@@ -36,6 +36,9 @@ class Config:
     # How long a client may take to send its body, and a request to be answered.
     body_timeout: dt.timedelta = dt.timedelta(seconds=30)
     request_timeout: dt.timedelta = dt.timedelta(seconds=10)
+    # How long a guest may take to answer while a client waits (databases, users, root); Trove's
+    # own agents get 15 s for a look and 600 s for a change.
+    guest_timeout: dt.timedelta = dt.timedelta(seconds=30)
     # How long a create or delete waits for the task manager to hear of it. Best effort: the
     # task manager's own sweep is what guarantees the start.
     wake_timeout: dt.timedelta = dt.timedelta(seconds=0.5)

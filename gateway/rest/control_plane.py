@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.rest.ports.datastores import DatastoreAdministration
+from gateway.rest.ports.guests import Guests
 from gateway.rest.ports.management import Management
 from gateway.rest.ports.modules import Modules
 from gateway.rest.ports.quotas import Quotas
 from gateway.rest.ports.rates import Rates
+from gateway.rest.ports.root import RootHistory
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
 
@@ -20,6 +22,9 @@ class ControlPlane(Protocol):
     NotFoundError covers another tenant's things too. Reasons that REST treats specially stand
     in `problems`. What a group of routes needs alone is a port of its own.
     """
+
+    @property
+    def guests(self) -> Guests: ...
 
     @property
     def modules(self) -> Modules: ...
@@ -35,6 +40,9 @@ class ControlPlane(Protocol):
 
     @property
     def rates(self) -> Rates: ...
+
+    @property
+    def root_history(self) -> RootHistory: ...
 
     async def create_instance(
         self, request: instance_service_pb2.CreateInstanceRequest

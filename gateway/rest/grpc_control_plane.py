@@ -9,10 +9,12 @@ from typing import Any, cast
 
 from gateway.rest.peers import call_peer
 from gateway.rest.ports.datastores import DatastoreAdministration, GrpcDatastoreAdministration
+from gateway.rest.ports.guests import Guests
 from gateway.rest.ports.management import GrpcManagement, Management
 from gateway.rest.ports.modules import GrpcModules, Modules
 from gateway.rest.ports.quotas import GrpcQuotas, Quotas
 from gateway.rest.ports.rates import GrpcRates, Rates
+from gateway.rest.ports.root import GrpcRootHistory, RootHistory
 from trove_grpc.client import PeerChannel, call
 from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
@@ -34,8 +36,14 @@ class GrpcControlPlane:
     """Calls the conductor and the task manager. Every call but `wake` is idempotent: retried."""
 
     def __init__(
-        self, *, conductor: PeerChannel, taskmanager: PeerChannel, wake_timeout: dt.timedelta
+        self,
+        *,
+        conductor: PeerChannel,
+        taskmanager: PeerChannel,
+        guests: Guests,
+        wake_timeout: dt.timedelta,
     ) -> None:
+        self.guests = guests
         self.modules: Modules = GrpcModules(conductor)
         self.datastore_administration: DatastoreAdministration = GrpcDatastoreAdministration(
             conductor
@@ -43,6 +51,7 @@ class GrpcControlPlane:
         self.management: Management = GrpcManagement(conductor)
         self.quotas: Quotas = GrpcQuotas(conductor)
         self.rates: Rates = GrpcRates(conductor)
+        self.root_history: RootHistory = GrpcRootHistory(conductor)
         self._conductor = conductor
         self._taskmanager = taskmanager
         self._wake_timeout = wake_timeout

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
+from gateway.rest import accounts
+from gateway.rest.accounts import MAX_DATABASES, MAX_USERS
 from gateway.rest.dialects import Dialect
-from gateway.rest.dialects.rules import Judge
 from gateway.rest.fields import Fields, invalid, kind_of, shown
 from trove_grpc.errors import InvalidRequestError, NotFoundError, UnsupportedError
 from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.gen.conductor.v1 import resources_pb2
 from trove_grpc.gen.taskmanager.v1 import task_manager_service_pb2
 
-# One request's worth; each user costs a key derivation.
-MAX_DATABASES = 100
-MAX_USERS = 100
 MAX_CIDRS = 100
 MAX_MODULES = 100
 MAX_REPLICAS = 3
@@ -117,7 +115,8 @@ def names_databases_or_users(instance: Fields) -> bool:
 
 def read_databases(instance: Fields, dialect: Dialect) -> list[engine_pb2.DatabaseSpec]:
     databases = [
-        _read_database(item, dialect) for item in instance.objects("databases", most=MAX_DATABASES)
+        accounts.read_database(item, dialect)
+        for item in instance.objects("databases", most=MAX_DATABASES)
     ]
     if databases and not dialect.has_databases:
         raise UnsupportedError(
@@ -138,7 +137,8 @@ def read_users(
     known = {database.name for database in databases}
     read: list[tuple[engine_pb2.UserSpec, str]] = []
     for item in instance.objects("users", most=MAX_USERS):
-        user = _read_user(item, dialect, known)
+        user = accounts.read_user(item, dialect)
+        _check_granted(user, known)
         same = [other for other, _ in read if other.name == user.name]
         if any((other.host or "%") == (user.host or "%") for other in same):
             raise InvalidRequestError(
@@ -163,63 +163,14 @@ def configuration_not_found(identifier: str) -> NotFoundError:
     return NotFoundError(f"Configuration group with ID {identifier} could not be found.")
 
 
-def _read_database(item: Fields, dialect: Dialect) -> engine_pb2.DatabaseSpec:
-    database = engine_pb2.DatabaseSpec(
-        name=_read_engine_name(
-            item, "Database", dialect, dialect.database_problem, dialect.reserved_databases
-        ),
-        character_set=_read_setting(item, "character_set", dialect.is_character_set),
-        collation=_read_setting(item, "collate", dialect.is_collation),
-    )
-    character_set, collation = database.character_set, database.collation
-    if character_set and collation and not dialect.fits(character_set, collation):
-        raise invalid(item.at("collate"), f"is not a collation of {character_set}")
-    return database
-
-
-def _read_user(item: Fields, dialect: Dialect, known: set[str]) -> engine_pb2.UserSpec:
-    name = _read_engine_name(item, "User", dialect, dialect.user_problem, dialect.reserved_users)
-    if name.startswith(dialect.reserved_user_prefixes):
-        raise InvalidRequestError(
-            f"User name {shown(name)} begins with a prefix that the engine keeps for itself: "
-            f"{', '.join(dialect.reserved_user_prefixes)}."
-        )
-    item.required_text("password")
-    host = item.text("host", nullable=True)
-    if host not in ("", "%") and (problem := dialect.host_problem(host)):
-        raise invalid(item.at("host"), problem)
-    granted = [
-        database.required_text("name")
-        for database in item.objects("databases", most=MAX_DATABASES)
-    ]
-    for database in granted:
+def _check_granted(user: engine_pb2.UserSpec, known: set[str]) -> None:
+    for database in user.databases:
         if database not in known:
             raise InvalidRequestError(
-                f"The request indicates that user {name} should have access to database "
+                f"The request indicates that user {user.name} should have access to database "
                 f"{database}, but database {database} is not included in the initial databases "
                 "list."
             )
-    return engine_pb2.UserSpec(name=name, host=host, databases=dict.fromkeys(granted))
-
-
-def _read_engine_name(
-    item: Fields, kind: str, dialect: Dialect, problem_of: Judge, reserved: tuple[str, ...]
-) -> str:
-    name = item.required_text("name")
-    if problem := problem_of(name):
-        raise invalid(item.at("name"), problem)
-    if (name.lower() if dialect.reserved_ignore_case else name) in reserved:
-        raise InvalidRequestError(
-            f'{kind} name "{name}" is on the reserved list: {list(reserved)}.'
-        )
-    return name
-
-
-def _read_setting(item: Fields, name: str, is_known: Callable[[str], bool]) -> str:
-    value = item.text(name, nullable=True)
-    if value and not is_known(value):
-        raise invalid(item.at(name), "is not one of this datastore's; leave it out or change it")
-    return value
 
 
 def _check_replica(instance: Fields) -> None:

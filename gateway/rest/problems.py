@@ -29,6 +29,9 @@ _BY_REASON = {
     "MEDIA_TYPE_UNSUPPORTED": 415,
     "INSTANCE_NOT_READY": 422,
     "INSTANCE_BUSY": 422,
+    "ENGINE_NOT_RUNNING": 422,
+    "ENGINE_NOT_PREPARED": 422,
+    "GUEST_ANSWER_INVALID": 502,
 }
 
 _BY_CLASS: dict[type[errors.TroveError], int] = {
@@ -59,6 +62,7 @@ KEYS = {
     422: "unprocessableEntity",
     500: "instanceFault",
     501: "notImplemented",
+    502: "badGateway",
     503: "serviceUnavailable",
     504: "gatewayTimeout",
 }

@@ -7,7 +7,7 @@ import datetime as dt
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -95,10 +95,14 @@ class Call:
             timeout=self.settings.body_timeout.total_seconds(),
         )
 
-    def page(self) -> Page:
+    async def object_or_nothing(self) -> dict[str, Any]:
+        """The body's JSON object; an empty one where there is no body."""
+        return await self.object() if self.http.can_read_body else {}
+
+    def page(self, *, longest_marker: int = _MAX_MARKER) -> Page:
         """Raises InvalidRequestError for a limit that is none; Trove fails with 500."""
         marker = self.http.query.get("marker", "")
-        if len(marker) > _MAX_MARKER or not is_clean(marker):
+        if len(marker) > longest_marker or not is_clean(marker):
             raise invalid("marker", "is not the id of the last item of a page")
         return Page(limit=self._limit(), marker=marker)
 

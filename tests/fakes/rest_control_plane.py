@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.fakes.rest_datastores import FakeDatastoreAdministration
+from tests.fakes.rest_guests import FakeGuests
 from tests.fakes.rest_management import FakeManagement
 from tests.fakes.rest_modules import FakeModules
 from tests.fakes.rest_quotas import FakeQuotas
 from tests.fakes.rest_rates import FakeRates
+from tests.fakes.rest_root import FakeRootHistory
 from trove_grpc.errors import (
     ConflictError,
     InvalidRequestError,
@@ -63,6 +65,8 @@ class FakeControlPlane:
         self.limits = {"instances": 55, "ram": -1, "backups": 50, "volumes": 40}
         self.quotas = FakeQuotas(self.limits)
         self.instances: dict[str, resources_pb2.InstanceView] = {}
+        self.guests = FakeGuests()
+        self.root_history = FakeRootHistory(self.instances)
         self.operations: dict[str, resources_pb2.Operation] = {}
         self.created: list[instance_service_pb2.CreateInstanceRequest] = []
         self.woken: list[str] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from gateway.rest.config import Config
 from gateway.rest.control_plane import ControlPlane
@@ -55,6 +56,12 @@ class RestClient:
         if body is not None:
             options["json"] = body
         async with self._session.request(method, url, **options) as response:
+            return Answer(response.status, await response.text(), dict(response.headers))
+
+    async def send_quoted(self, method: str, path: str, body: Any = None) -> Answer:
+        """As `send`, with a path that stays as it is quoted."""
+        url = URL(self.endpoint + path, encoded=True)
+        async with self._session.request(method, url, json=body) as response:
             return Answer(response.status, await response.text(), dict(response.headers))
 
 

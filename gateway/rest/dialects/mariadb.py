@@ -56,6 +56,7 @@ MARIADB = Dialect(
     verifier=mysql_native_password_verifier,
     database_problem=lambda name: _name_problem(name, _MAX_DATABASE),
     user_problem=lambda name: _name_problem(name, _MAX_USER),
+    has_hosts=True,
     host_problem=_host_problem,
     # Trove's list; "#mysql50#" is how the server writes names it cannot decode.
     reserved_databases=("mysql", "information_schema", "performance_schema", "sys"),

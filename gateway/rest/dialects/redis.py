@@ -17,6 +17,7 @@ def _user_problem(name: str) -> str:
 REDIS = Dialect(
     verifier=redis_sha_256_verifier,
     has_databases=False,
+    has_accounts=False,
     user_problem=_user_problem,
     reserved_users=("default",),
     # The agent's own: the administrator, and replication's later.

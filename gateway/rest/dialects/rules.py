@@ -33,6 +33,10 @@ class Dialect:
     # What an engine does not have is refused with Trove's 501.
     has_databases: bool = True
     has_users: bool = True
+    # Whether databases, users and root of a running instance can be managed; else 501 too.
+    has_accounts: bool = True
+    # Whether a user is valid from some hosts only.
+    has_hosts: bool = False
     database_problem: Judge = no_problem
     user_problem: Judge = no_problem
     # Of a host that a user is limited to; never asked about "%" and "".

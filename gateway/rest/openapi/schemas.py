@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.rest import new_instance
+from gateway.rest import accounts, new_instance
 from gateway.rest.fields import MAX_TEXT
 from gateway.rest.links import Json
 
@@ -80,7 +80,7 @@ _NEW_USER = _object(
     {"name": _text(least=1), "password": _text(least=1)},
     {
         "host": _nullable(_text()),
-        "databases": _array(_NAMED, most=new_instance.MAX_DATABASES),
+        "databases": _array(_NAMED, most=accounts.MAX_DATABASES),
     },
 )
 _NEW_INSTANCE = _object(
@@ -98,8 +98,8 @@ _NEW_INSTANCE = _object(
                 "version_number": _nullable(_text()),
             },
         ),
-        "databases": _array(_NEW_DATABASE, most=new_instance.MAX_DATABASES),
-        "users": _array(_NEW_USER, most=new_instance.MAX_USERS),
+        "databases": _array(_NEW_DATABASE, most=accounts.MAX_DATABASES),
+        "users": _array(_NEW_USER, most=accounts.MAX_USERS),
         "access": _ACCESS,
         "availability_zone": _nullable(_text()),
         "region_name": _nullable(_text()),

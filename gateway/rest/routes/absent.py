@@ -60,7 +60,7 @@ class Absent:
             one = _missing(missing)
             routes += [(method, f"{path}/{{id}}", one) for method in _ALL if method != "POST"]
             routes.append(("GET", f"{path}/{{id}}/instances", one))
-        for part in ("databases", "users", "root", "log", "ssl", "configuration", "modules"):
+        for part in ("log", "ssl", "configuration", "modules"):
             handler = self._refuse_of_instance(part)
             for path in (f"/instances/{{id}}/{part}", f"/instances/{{id}}/{part}/{{rest:.*}}"):
                 routes += [

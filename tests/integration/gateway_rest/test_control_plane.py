@@ -17,6 +17,7 @@ from gateway.rest.grpc_control_plane import GrpcControlPlane
 from tests.fakes.certificates import TestAuthority
 from tests.fakes.control_plane import running_conductor
 from tests.fakes.rest_control_plane import FakeControlPlane, build_datastore
+from tests.fakes.rest_guests import FakeGuests
 from tests.fakes.rest_server import running_rest
 from trove_grpc import errors
 from trove_grpc.client import PeerChannel
@@ -102,7 +103,9 @@ async def connected(
         PeerChannel([conductor_address], identity=identity, server_role=Role.CONDUCTOR) as one,
         PeerChannel([taskmanager_address], identity=identity, server_role=Role.TASKMANAGER) as two,
     ):
-        yield GrpcControlPlane(conductor=one, taskmanager=two, wake_timeout=WAKE_TIMEOUT)
+        yield GrpcControlPlane(
+            conductor=one, taskmanager=two, guests=FakeGuests(), wake_timeout=WAKE_TIMEOUT
+        )
 
 
 Open = Callable[[Path], AbstractAsyncContextManager[ControlPlane]]
@@ -354,7 +357,10 @@ async def test_refused_certificate_is_not_the_clients_fault(tmp_path):
             ) as wrong_role,
             running_rest(
                 GrpcControlPlane(
-                    conductor=wrong_role, taskmanager=wrong_role, wake_timeout=WAKE_TIMEOUT
+                    conductor=wrong_role,
+                    taskmanager=wrong_role,
+                    guests=FakeGuests(),
+                    wake_timeout=WAKE_TIMEOUT,
                 )
             ) as client,
         ):

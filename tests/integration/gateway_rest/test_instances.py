@@ -347,11 +347,6 @@ async def test_what_is_not_there_yet_answers_as_trove_would(client, method, path
 @pytest.mark.parametrize(
     ("method", "part"),
     [
-        ("GET", "users"),
-        ("POST", "databases"),
-        ("DELETE", "users/ada"),
-        ("PUT", "users/ada/databases"),
-        ("GET", "root"),
         ("POST", "log"),
         ("GET", "ssl"),
         ("GET", "configuration"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from guestagent.engines.accounts import Account
 from tests.fakes.rest_admin import running_rest_with_admins
 from tests.fakes.rest_control_plane import FakeControlPlane
 from tests.fakes.rest_server import Answer
@@ -75,7 +76,7 @@ OF_MACHINES = frozenset(
     | {"root_enabled", "root_enabled_by", "server", "server_id", "volume", "volume_id"}
 )
 OUR_MACHINES = Difference(
-    "no volume apart from its machine, no network names; no replicas and no root yet",
+    "no volume apart from its machine, no network names; no replicas yet, root apart",
     added=OF_MACHINES,
     missing=OF_MACHINES,
     right="ADR 37.3",
@@ -124,6 +125,19 @@ DIFFERENCES = {
     "inst-show": LOCAL_NETWORK,
     "inst-list": LOCAL_NETWORK,
     "inst-detail": LOCAL_NETWORK,
+    "db-create-bad": NOT_A_SERVER_ERROR,
+    "db-create-longname": Difference(
+        "65 characters, one more than a name has: Trove's guest fails out of sight",
+        400,
+        unlike=True,
+        right="ADR 37.8",
+    ),
+    "u-create-badhost": Difference(
+        "no address, so that nobody could ever log in by it: Trove's guest makes it",
+        400,
+        unlike=True,
+        right="ADR 37.8",
+    ),
     "inst-show-deleting": Difference(
         "as above", added=frozenset({"engine"}), missing=frozenset({"network"}), right="ADR 37.3"
     ),
@@ -178,12 +192,18 @@ class Replay:
                 instance.observation.state = engine_pb2.ENGINE_STATE_HEALTHY
                 instance.observation.volume.used_bytes = 170_000_000
                 self.control_plane.activate(instance.id)
+        if label == "db-list":
+            (created, *_) = self.control_plane.created
+            guest = self.control_plane.guests.accounts(next(iter(self.control_plane.instances)))
+            guest.databases |= {database.name for database in created.databases}
+            guest.users |= {Account(user.name): set(user.databases) for user in created.users}
+            guest.verifiers |= {Account(user.name): user.verifier for user in created.users}
 
     def _adopt_versions(self) -> None:
         """What was recorded against MySQL goes on against the engine there is."""
         for datastore in self.control_plane.datastores:
             for version in datastore.versions:
-                version.manager = "postgresql"
+                version.manager = "mariadb"
 
     def after(self, pair: dict[str, Any], answer: Answer) -> None:
         self.answers[pair["label"]] = answer
