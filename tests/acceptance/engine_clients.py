@@ -32,13 +32,24 @@ class Client:
     write: str
     read: str
     answer: str  # to `read` after `write`
-    # host, statement, password, authority ("" for a connection without TLS), a private folder
-    call: Callable[[str, str, str, str, Path], Said]
+    # host, statement, a private folder; then as in `ask`
+    call: Callable[..., Said]
 
     def ask(
-        self, host: str, statement: str, folder: Path, *, root: str, password: str = PASSWORD
+        self,
+        host: str,
+        statement: str,
+        folder: Path,
+        *,
+        root: str,
+        password: str = PASSWORD,
+        user: str = USER,
+        database: str = DATABASE,
     ) -> Said:
-        return self.call(host, statement, password, root, folder)
+        """`root` is the file of the authority to verify with; "" is a connection without TLS."""
+        return self.call(
+            host, statement, folder, root=root, password=password, user=user, database=database
+        )
 
 
 def _run(argv: list[str], folder: Path, *, stdin: str = "", **environment: str) -> tuple[int, str]:
@@ -60,9 +71,11 @@ def _secret(path: Path, text: str) -> str:
     return str(path)
 
 
-def _psql(host: str, statement: str, password: str, root: str, folder: Path) -> Said:
+def _psql(
+    host: str, statement: str, folder: Path, *, root: str, password: str, **who: str
+) -> Said:
     tls = f"sslmode=verify-full sslrootcert={root}" if root else "sslmode=disable"
-    target = f"host={host} dbname={DATABASE} user={USER} {tls}"
+    target = f"host={host} dbname={who['database']} user={who['user']} {tls}"
     secret = _secret(folder / "pgpass", f"*:*:*:*:{password}\n")
     code, text = _run(
         ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", target, "-c", statement],
@@ -72,17 +85,22 @@ def _psql(host: str, statement: str, password: str, root: str, folder: Path) -> 
     return Said(is_in=code == 0, text=text)
 
 
-def _mariadb(host: str, statement: str, password: str, root: str, folder: Path) -> Said:
+def _mariadb(
+    host: str, statement: str, folder: Path, *, root: str, password: str, **who: str
+) -> Said:
     tls = ["--ssl-verify-server-cert", f"--ssl-ca={root}"] if root else ["--skip-ssl"]
     options = _secret(folder / "client.cnf", f"[client]\npassword={password}\n")
-    argv = ["mariadb", f"--defaults-file={options}", f"--host={host}", f"--user={USER}", *tls]
-    code, text = _run([*argv, "-BN", f"--execute={statement}", DATABASE], folder)
+    argv = ["mariadb", f"--defaults-file={options}", f"--host={host}", f"--user={who['user']}"]
+    argv += [*tls, "-BN", f"--execute={statement}", who["database"]]
+    code, text = _run(argv, folder)
     return Said(is_in=code == 0, text=text)
 
 
-def _redis(host: str, statement: str, password: str, root: str, folder: Path) -> Said:
+def _redis(
+    host: str, statement: str, folder: Path, *, root: str, password: str, **who: str
+) -> Said:
     tls = ["--tls", "--cacert", root] if root else []
-    stdin = f"AUTH {USER} {password}\n{statement}\n"
+    stdin = f"AUTH {who['user']} {password}\n{statement}\n"
     _, text = _run(["redis-cli", "-h", host, *tls], folder, stdin=stdin)
     first, _, rest = text.partition("\n")
     return Said(is_in=first == "OK", text=rest if first == "OK" else text)
