@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutations.mutation import FEDERATED, LISTENERS, TABLE, Mutation, removed
+from tests.mutations.mutation import FEDERATED, LISTENERS, REFUSALS, TABLE, Mutation, removed
 
 _TABLE = "trove_grpc/authorization.py"
 _AROUND = "trove_grpc/interceptors.py"
@@ -92,5 +92,33 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        async with around(peer):\n            await inner(request, peer)",
         LISTENERS,
         new="        if peer:\n            await inner(request, peer)",
+    ),
+    removed(
+        "the API sends what its list names, and no more",
+        "gateway/guest/dispatch.py",
+        "    if action not in FROM_API:\n",
+        REFUSALS,
+        new="    if not action:\n",
+    ),
+    removed(
+        "the API says whose instance it means",
+        "gateway/guest/dispatch.py",
+        "    if not request.tenant_id:\n",
+        REFUSALS,
+        new="    if not request.instance_id:\n",
+    ),
+    removed(
+        "a command for another tenant's guest is refused",
+        "gateway/guest/dispatch.py",
+        "    if request.tenant_id and request.tenant_id != session.caller.tenant_id:\n",
+        REFUSALS,
+        new="    if not session.caller.tenant_id:\n",
+    ),
+    removed(
+        "the API has command ids of its own",
+        "gateway/guest/dispatch.py",
+        "    if not command.command_id.startswith(_FROM_API_ID):\n",
+        REFUSALS,
+        new="    if not command.command_id:\n",
     ),
 )
