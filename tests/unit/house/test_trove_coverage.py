@@ -14,7 +14,8 @@ from tools.generate_coverage import Row, load
 
 ROOT = Path(__file__).parents[3]
 _ABSENT = "gateway.rest.routes.absent"
-_PARAMETER = re.compile(r"\{[^{}:]+\}")
+# One segment: either the framework's own idea of it, which has no braces, or any.
+_PARAMETER = re.compile(r"\{[^{}:]+(:\[\^/\]\+)?\}")
 
 
 def anonymous(route: str) -> str:
