@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from gateway.rest.accounts import ANYWHERE
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.dialects import Dialect, dialect_of
 from gateway.rest.fields import MAX_TEXT, is_clean
+from gateway.rest.idempotency import read_request_id
 from gateway.rest.router import Call
-from trove_grpc.errors import ConflictError, InvalidRequestError, TroveError, UnsupportedError
+from trove_grpc.errors import ConflictError, TroveError, UnsupportedError
 from trove_grpc.gen.conductor.v1 import resources_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 
-_IDEMPOTENCY_HEADER = "X-Idempotency-Key"
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 # Trove answers nothing about the inside of an instance in other states.
 _OPEN_STATES = frozenset({"ACTIVE", "BACKUP", "RESTART_REQUIRED"})
 
@@ -48,7 +46,7 @@ class Inside:
     async def change(self, **action: Any) -> None:
         """Send a change; one with the client's key is carried out once, however often it comes."""
         command = guest_pb2.Command(**action)
-        command.command_id = f"api/{self._key_of(command) or uuid.uuid4()}"
+        command.command_id = f"api/{self._key_of(command)}"
         await self._send(command)
 
     async def change_anew(self, **action: Any) -> None:
@@ -59,13 +57,6 @@ class Inside:
         return await self.control_plane.guests.send(self.instance, command)
 
     def _key_of(self, command: guest_pb2.Command) -> str:
-        key = self.call.http.headers.get(_IDEMPOTENCY_HEADER)
-        if key is None:
-            return ""
-        if not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise InvalidRequestError(
-                f"{_IDEMPOTENCY_HEADER} must have 1 to 255 visible ASCII characters."
-            )
         # Another change under the same key is another command. Verifiers are salted anew in each
         # repeat, and a hash of a password's own is nothing to leave in logs.
         asked = guest_pb2.Command()
@@ -74,8 +65,9 @@ class Inside:
             user.ClearField("verifier")
         for change in asked.update_users.changes:
             change.ClearField("verifier")
-        project = self.call.project_id.encode()
-        content = b"\0".join((project, key.encode(), asked.SerializeToString(deterministic=True)))
+        key, project = read_request_id(self.call.http), self.call.project_id
+        told = asked.SerializeToString(deterministic=True)
+        content = b"\0".join((project.encode(), key.encode(), told))
         return hashlib.sha256(content).hexdigest()
 
     def user(self, segment: str) -> User:
