@@ -15,7 +15,7 @@ from gateway.rest.router import MAX_PAGE, OPERATION_ID_HEADER, Route
 from trove_grpc.identity import TENANT_ID
 
 _JSON = "application/json"
-_PARAMETER = re.compile(r"{(\w+)}")
+_PARAMETER = re.compile(r"{(\w+)(?::[^}]*)?}")  # with what aiohttp lets it be
 _BODIED = ("POST", "PUT", "PATCH")
 _QUERY: dict[str, tuple[str, Schema]] = {
     "limit": (
@@ -39,7 +39,8 @@ def build(routes: Iterable[Route]) -> dict[str, Json]:
     paths: dict[str, Json] = {}
     for route in routes:
         method, path, _handler = route
-        item = cast(dict[str, Json], paths.setdefault(f"/{{project}}{path}", {}))
+        shown = _PARAMETER.sub(r"{\1}", path)
+        item = cast(dict[str, Json], paths.setdefault(f"/{{project}}{shown}", {}))
         # The first route that matches wins, in the application as here.
         item.setdefault(method.lower(), _operation(route, describe(route)))
     return {

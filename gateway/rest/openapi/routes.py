@@ -7,6 +7,11 @@ from dataclasses import dataclass
 _PAGE = ("limit", "marker")
 _MANAGED_VERSIONS = "/mgmt/datastore-versions"
 _VERSION = "/datastores/{datastore}/versions/{version}"
+_DATABASES = "/instances/{id}/databases"
+_DATABASE = "{database:[^/]+}"
+_USERS = "/instances/{id}/users"
+_USER = f"{_USERS}/{{user:[^/]+}}"
+_ROOT = "/instances/{id}/root"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,27 @@ ROUTES: dict[tuple[str, str], Described] = {
         media_type="text/event-stream",
         also=(204,),
     ),
+    ("GET", _DATABASES): _read("List an instance's databases", "Databases", *_PAGE),
+    ("POST", _DATABASES): _accepted("Create databases", "DatabasesCreate"),
+    ("GET", f"{_DATABASES}/{_DATABASE}"): Described(
+        summary="Refused: the list shows all there is"
+    ),
+    ("DELETE", f"{_DATABASES}/{_DATABASE}"): _accepted("Delete a database"),
+    ("GET", _USERS): _read("List an instance's users", "Users", *_PAGE),
+    ("POST", _USERS): _accepted("Create users", "UsersCreate"),
+    ("PUT", _USERS): _accepted("Change users' passwords", "UsersCreate"),
+    ("GET", _USER): _read("Show a user", "User"),
+    # As openstacksdk asks for a new user.
+    ("POST", _USER): _accepted("Create a user", "Any"),
+    ("PUT", _USER): _accepted("Change a user", "UserUpdate"),
+    ("DELETE", _USER): _accepted("Delete a user"),
+    ("GET", f"{_USER}/databases"): _read("List what a user may use", "Databases"),
+    ("PUT", f"{_USER}/databases"): _accepted("Let a user use databases", "AccessGrant"),
+    ("DELETE", f"{_USER}/databases/{_DATABASE}"): _accepted("Take a database from a user"),
+    ("GET", _ROOT): _read("Tell whether root was enabled", "RootEnabled"),
+    ("POST", _ROOT): Described(summary="Enable root, with a new password", answer="Root"),
+    ("DELETE", _ROOT): Described(summary="Disable root", status=204),
+    ("GET", "/mgmt/instances/{id}/root"): _read("Tell who enabled root (administrators)", "Any"),
     ("GET", "/limits"): _read("List the project's limits", "Limits"),
     ("GET", "/mgmt/quotas/{id}"): _read("Show a project's quotas", "Quotas"),
     ("PUT", "/mgmt/quotas/{id}"): Described(

@@ -83,6 +83,7 @@ _NEW_USER = _object(
         "databases": _array(_NAMED, most=accounts.MAX_DATABASES),
     },
 )
+_USER = _object({"name": _STRING, "host": _STRING, "databases": _array(_NAMED)})
 _NEW_INSTANCE = _object(
     {"name": _text(least=1)},
     {
@@ -247,6 +248,32 @@ SCHEMAS: dict[str, Schema] = {
     "Instances": _object({"instances": _array(_INSTANCE)}, _PAGES),
     "Operation": _under("operation", _OPERATION),
     "Operations": _object({"operations": _array(_OPERATION)}, _PAGES),
+    # The singular is openstacksdk's.
+    "DatabasesCreate": _object(
+        {},
+        {
+            "databases": _array(_NEW_DATABASE, most=accounts.MAX_DATABASES),
+            "database": {},
+        },
+    ),
+    "Databases": _object({"databases": _array(_NAMED)}, _PAGES),
+    "UsersCreate": _object({"users": _array(_NEW_USER, most=accounts.MAX_USERS)}),
+    "Users": _object({"users": _array(_USER)}, _PAGES),
+    "User": _under("user", _USER),
+    "UserUpdate": _under(
+        "user",
+        _object(
+            {},
+            {
+                "name": _nullable(_text()),
+                "password": _nullable(_text()),
+                "host": _nullable(_text()),
+            },
+        ),
+    ),
+    "AccessGrant": _object({"databases": _array(_NAMED, most=accounts.MAX_DATABASES)}),
+    "RootEnabled": _object({"rootEnabled": _BOOLEAN}),
+    "Root": _under("user", _object({"name": _STRING, "password": _STRING})),
     "Limits": _under("limits", _array(_object({"verb": _STRING}))),
     "Quotas": _under("quotas", _array(_QUOTA)),
     "QuotasUpdate": _object({"quotas": {}}),
