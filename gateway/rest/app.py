@@ -7,7 +7,7 @@ import logging
 import time
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from gateway.rest import metrics, problems
 from gateway.rest.auth import Authenticator
@@ -37,14 +37,18 @@ from trove_grpc import context, errors
 log = logging.getLogger(__name__)
 
 _REQUEST_ID_HEADER = "X-OpenStack-Request-Id"
-_FINAL_ERROR = 500
 
 
 def build_app(
-    control_plane: ControlPlane, authenticator: Authenticator, settings: Settings
+    control_plane: ControlPlane,
+    authenticator: Authenticator,
+    settings: Settings,
 ) -> web.Application:
     """The application; `settings.max_body_bytes` bounds every body."""
-    app = web.Application(middlewares=[_around], client_max_size=settings.max_body_bytes)
+    app = web.Application(
+        middlewares=[_around, _answer_errors(authenticator.challenge)],
+        client_max_size=settings.max_body_bytes,
+    )
     app[CLOSING] = asyncio.Event()
     app.on_shutdown.append(_close)
     app.add_routes(Versions(settings, document.build(described_routes(control_plane))).routes())
@@ -92,11 +96,11 @@ def described_routes(control_plane: ControlPlane) -> list[Route]:
 
 @web.middleware
 async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Bind the request id, answer errors, measure, log one line."""
+    """Bind the request id, measure, log one line."""
     request_id = context.accept_request_id(request.headers.get(_REQUEST_ID_HEADER, ""))
     started = time.perf_counter()
     with context.bound(request_id=request_id):
-        response = negotiate(request, await _answer(request, handler))
+        response = negotiate(request, await handler(request))
         seconds = time.perf_counter() - started
         metrics.observe(request, response.status, seconds)
         # Paths name resources only; bodies and queries are never logged.
@@ -109,6 +113,19 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     response.headers[_REQUEST_ID_HEADER] = request_id
     return response
+
+
+def _answer_errors(challenge: str) -> Middleware:
+    """Turns errors into responses; every 401 says where one gets a token."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await _answer(request, handler)
+        if challenge and response.status == web.HTTPUnauthorized.status_code:
+            response.headers["WWW-Authenticate"] = challenge
+        return response
+
+    return middleware
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

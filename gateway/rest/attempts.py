@@ -49,6 +49,10 @@ class BoundedAttempts:
         self._clock = clock
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
+    @property
+    def challenge(self) -> str:
+        return self._authenticator.challenge
+
     def check_listen(self, host: str) -> None:
         self._authenticator.check_listen(host)
 

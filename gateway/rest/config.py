@@ -6,6 +6,8 @@ import datetime as dt
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.rest.auth.settings import KeystoneSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
@@ -19,7 +21,8 @@ class Config:
     issuer: tuple[str, ...]
     # "address:port" to serve HTTP on; port 0 takes any. 8779 is Trove's registered port.
     listen: str = "127.0.0.1:8779"
-    # Who may call. "none" lets everybody in and therefore listens on loopback only.
+    # Who may call. "keystone" asks for tokens; "none" lets everybody in and therefore listens on
+    # loopback only.
     auth: str = "none"
     # How often requests of one address may fail to authenticate within a minute, in this process;
     # 0: as often as they like. Many callers may share an address.
@@ -27,6 +30,8 @@ class Config:
     # Addresses or networks of reverse proxies whose X-Forwarded-For is believed. Behind a proxy
     # that is not named here, all callers share its address.
     trusted_proxies: tuple[str, ...] = ()
+    # For auth = "keystone": where it is, and how far its word is kept.
+    keystone: KeystoneSettings | None = None
     # Region shown on instances and the only one that may be asked for.
     region: str = "RegionOne"
     # "https://host[:port]" for links when a proxy stands in front; empty: the request's Host.

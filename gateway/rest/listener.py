@@ -10,7 +10,7 @@ from aiohttp import web
 
 from gateway.rest.app import build_app
 from gateway.rest.attempts import BoundedAttempts
-from gateway.rest.auth import build_authenticator
+from gateway.rest.auth.opening import opened_authenticator
 from gateway.rest.config import Config
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.router import Settings
@@ -27,13 +27,6 @@ async def serve_http(
     started: asyncio.Future[int] | None = None,
 ) -> None:
     """Serve HTTP alone until `stop`."""
-    authenticator = BoundedAttempts(
-        build_authenticator(config.auth, public_endpoint=config.public_endpoint),
-        limit=config.failed_authentications,
-        trusted_proxies=config.trusted_proxies,
-    )
-    host, port = _split(config.listen)
-    authenticator.check_listen(host)
     settings = Settings(
         region=config.region,
         public_endpoint=config.public_endpoint,
@@ -41,8 +34,26 @@ async def serve_http(
         body_timeout=config.body_timeout,
         request_timeout=config.request_timeout,
     )
+    async with opened_authenticator(
+        config.auth, config.keystone, public_endpoint=config.public_endpoint
+    ) as asked:
+        authenticator = BoundedAttempts(
+            asked, limit=config.failed_authentications, trusted_proxies=config.trusted_proxies
+        )
+        authenticator.check_listen(_split(config.listen)[0])
+        app = build_app(control_plane, authenticator, settings)
+        await _serve(config, app, stop, started)
+
+
+async def _serve(
+    config: Config,
+    app: web.Application,
+    stop: asyncio.Event,
+    started: asyncio.Future[int] | None,
+) -> None:
+    host, port = _split(config.listen)
     runner = web.AppRunner(
-        build_app(control_plane, authenticator, settings),
+        app,
         access_log=None,
         auto_decompress=False,  # Trove takes no compressed bodies; none can blow up here
         shutdown_timeout=config.drain_timeout.total_seconds(),

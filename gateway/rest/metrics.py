@@ -1,4 +1,4 @@
-"""How long requests take, by route, and how many are refused for coming too often."""
+"""How long requests and Keystone's word on them take, and who comes too often."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ RATE_REFUSED = Counter(
 AUTHENTICATION_REFUSED = Counter(
     "trove_rest_authentication_refused_total",
     "Requests refused unread because too many of their address had failed to authenticate",
+)
+KEYSTONE_SECONDS = Histogram(
+    "trove_keystone_seconds",
+    "Time until Keystone said whether a token is valid, or did not, seconds",
+    ["outcome"],
+    buckets=(0.005, 0.025, 0.1, 0.5, 2.5, 10),
+)
+TOKEN_LOOKUPS = Counter(
+    "trove_token_lookups_total",
+    "Tokens whose facts were remembered, or had to be asked for",
+    ["source"],
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 

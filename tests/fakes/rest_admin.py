@@ -21,6 +21,8 @@ ADMIN_PROJECT = "admin-1000"
 class AdminsOfOneProject:
     """Trusts everybody; callers of ADMIN_PROJECT are administrators."""
 
+    challenge = ""
+
     def check_listen(self, host: str) -> None:
         """Nothing is unsafe in a test."""
 

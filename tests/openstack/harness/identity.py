@@ -89,6 +89,14 @@ class Identity:
         )[0]["application_credential"]
         return ApplicationCredential(made["id"], made["secret"], str(user_id))
 
+    def issue_token(self, user: str, password: str, *, project: str | None) -> str:
+        """A token of the user's; without a project it has no scope."""
+        return self._token(user, password, project)
+
+    def revoke_token(self, token: str) -> None:
+        """By itself, as its owner may."""
+        self._call("DELETE", "/auth/tokens", token=token, subject=token)
+
     def _ensure(self, kind: str, name: str, **extra: str) -> str:
         found = self._find(kind, name)
         if found is None:
@@ -106,27 +114,26 @@ class Identity:
         )
         return self._call(method, path, body, token=self._admin_token)[0]
 
-    def _token(self, user: str, password: str, project: str) -> str:
+    def _token(self, user: str, password: str, project: str | None) -> str:
         domain = {"id": _DOMAIN}
         who = {"user": {"name": user, "domain": domain, "password": password}}
+        scope: Any = {"project": {"name": project, "domain": domain}} if project else "unscoped"
         body = {
-            "auth": {
-                "identity": {"methods": ["password"], "password": who},
-                "scope": {"project": {"name": project, "domain": domain}},
-            }
+            "auth": {"identity": {"methods": ["password"], "password": who}, "scope": scope},
         }
         token: str = self._call("POST", "/auth/tokens", body)[1]["X-Subject-Token"]
         return token
 
     def _call(
-        self, method: str, path: str, body: Any = None, *, token: str = ""
+        self, method: str, path: str, body: Any = None, *, token: str = "", subject: str = ""
     ) -> tuple[Any, http.client.HTTPMessage]:
         request = urllib.request.Request(  # noqa: S310  ours, on the loopback
             f"{self.auth_url}{path}",
             data=None if body is None else json.dumps(body).encode(),
             method=method,
             headers={"Content-Type": "application/json"}
-            | ({"X-Auth-Token": token} if token else {}),
+            | ({"X-Auth-Token": token} if token else {})
+            | ({"X-Subject-Token": subject} if subject else {}),
         )
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.rest import problems, views
-from gateway.rest.auth import NoAuth, build_authenticator
+from gateway.rest.auth import NoAuth
+from gateway.rest.auth.opening import opened_authenticator
 from gateway.rest.dialects import dialect_of
 from gateway.rest.fields import Fields, kind_of, shown
 from gateway.rest.links import Links
@@ -66,9 +67,10 @@ def test_anything_else_may_not(host):
         NoAuth().check_listen(host)
 
 
-def test_unknown_authenticator_names_the_known_ones():
-    with pytest.raises(errors.InvalidRequestError, match="known: 'none'"):
-        build_authenticator("keystone?", public_endpoint="")
+async def test_unknown_authenticator_names_the_known_ones():
+    with pytest.raises(errors.InvalidRequestError, match="known: 'keystone', 'none'"):
+        async with opened_authenticator("keystone?", None, public_endpoint=""):
+            pass
 
 
 def test_engine_without_rules_says_what_to_leave_out():

@@ -1,33 +1,14 @@
-"""Who calls, and for which project they may: the seam Keystone will fill."""
+"""For one machine and its one user: nobody says who he is."""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from gateway.rest.auth.contract import Caller
 from trove_grpc.errors import InvalidRequestError, PermissionDeniedError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """The authenticated caller of one request."""
-
-    project_id: str
-    is_admin: bool = False
-
-
-class Authenticator(Protocol):
-    """Says who sent a request."""
-
-    def check_listen(self, host: str) -> None:
-        """Raise InvalidRequestError when serving on `host` would be unsafe."""
-
-    async def authenticate(self, request: web.Request, project_id: str) -> Caller:
-        """The caller; raises UnauthenticatedError or PermissionDeniedError."""
 
 
 class NoAuth:
@@ -36,6 +17,8 @@ class NoAuth:
     A web page must not get in through its visitor's browser: requests that carry an Origin, or
     a Host that is a name somebody else could point here (DNS rebinding), are refused.
     """
+
+    challenge = ""
 
     def __init__(self, *, public_endpoint: str = "") -> None:
         self._public_host = urlsplit(public_endpoint).hostname or ""
@@ -59,14 +42,7 @@ class NoAuth:
                 "Without authentication this API answers to 'localhost', IP addresses and the "
                 "host of public_endpoint; the request's Host header names something else."
             )
-        return Caller(project_id=project_id)
-
-
-def build_authenticator(auth: str, *, public_endpoint: str) -> Authenticator:
-    """The authenticator named in the settings; raises InvalidRequestError for another."""
-    if auth == "none":
-        return NoAuth(public_endpoint=public_endpoint)
-    raise InvalidRequestError(f"auth = {auth!r} is unknown; known: 'none'")
+        return Caller(project_id=project_id, roles=("member",))
 
 
 def _hostname(host: str) -> str:
