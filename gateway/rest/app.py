@@ -14,6 +14,8 @@ from gateway.rest.auth import Authenticator
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.negotiation import negotiate
 from gateway.rest.openapi import document
+from gateway.rest.policy import Policy
+from gateway.rest.policy.routes import guard_of
 from gateway.rest.rates import RateLimiter
 from gateway.rest.router import CLOSING, Route, Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
@@ -42,6 +44,7 @@ _REQUEST_ID_HEADER = "X-OpenStack-Request-Id"
 def build_app(
     control_plane: ControlPlane,
     authenticator: Authenticator,
+    policy: Policy,
     settings: Settings,
 ) -> web.Application:
     """The application; `settings.max_body_bytes` bounds every body."""
@@ -56,8 +59,11 @@ def build_app(
     for group in route_groups(control_plane, limiter):
         for method, path, handler in group.routes():
             gate = limiter.gate(method, path)
+            permit = guard_of(policy, method, path)
             app.router.add_route(
-                method, f"/v1.0/{{project}}{path}", bind(handler, authenticator, gate, settings)
+                method,
+                f"/v1.0/{{project}}{path}",
+                bind(handler, authenticator, gate, permit, settings),
             )
     return app
 

@@ -32,6 +32,8 @@ class Config:
     trusted_proxies: tuple[str, ...] = ()
     # For auth = "keystone": where it is, and how far its word is kept.
     keystone: KeystoneSettings | None = None
+    # YAML with rules in oslo.policy's syntax over the defaults; followed as it changes.
+    policy_file: Path | None = None
     # Region shown on instances and the only one that may be asked for.
     region: str = "RegionOne"
     # "https://host[:port]" for links when a proxy stands in front; empty: the request's Host.

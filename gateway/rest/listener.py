@@ -13,6 +13,7 @@ from gateway.rest.attempts import BoundedAttempts
 from gateway.rest.auth.opening import opened_authenticator
 from gateway.rest.config import Config
 from gateway.rest.control_plane import ControlPlane
+from gateway.rest.policy import Policy
 from gateway.rest.router import Settings
 from trove_grpc.errors import InvalidRequestError, UnavailableError
 
@@ -27,6 +28,7 @@ async def serve_http(
     started: asyncio.Future[int] | None = None,
 ) -> None:
     """Serve HTTP alone until `stop`."""
+    policy = Policy(config.policy_file)
     settings = Settings(
         region=config.region,
         public_endpoint=config.public_endpoint,
@@ -41,7 +43,7 @@ async def serve_http(
             asked, limit=config.failed_authentications, trusted_proxies=config.trusted_proxies
         )
         authenticator.check_listen(_split(config.listen)[0])
-        app = build_app(control_plane, authenticator, settings)
+        app = build_app(control_plane, authenticator, policy, settings)
         await _serve(config, app, stop, started)
 
 

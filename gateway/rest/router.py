@@ -139,9 +139,13 @@ Gate = Callable[[str], Awaitable[None]]
 
 
 def bind(
-    handler: Handler, authenticator: Authenticator, gate: Gate, settings: Settings
+    handler: Handler,
+    authenticator: Authenticator,
+    gate: Gate,
+    permit: Callable[[Call], Awaitable[None]],
+    settings: Settings,
 ) -> HttpHandler:
-    """The web framework's handler for ours."""
+    """The web framework's handler for ours; `permit` raises for what the caller may not."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         project_id = request.match_info["project"]
@@ -158,6 +162,7 @@ def bind(
             context.deadline_in(settings.request_timeout.total_seconds()),
         ):
             await gate(project_id)
+            await permit(call)
             return await handler(call)
 
     return handle

@@ -343,6 +343,46 @@ async def test_clients_may_be_told_another_address_of_keystone(keystone):
     assert answer.headers["WWW-Authenticate"] == 'Keystone uri="https://public.example/v3"'
 
 
+async def test_policy_file_is_followed_as_it_changes(keystone, tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text('"instance:index": "role:reader"\n')
+    async with served(keystone, policy_file=file) as alpha:
+        member = by(keystone.issue("alice", "alpha", ["member"]))
+        refused = await alpha.send("GET", "/instances", headers=member)
+        file.write_text('"instance:index": "role:reader or role:member"\n')
+        allowed = await alpha.send("GET", "/instances", headers=member)
+
+    assert refused.status == 403
+    assert refused.message == "Policy doesn't allow instance:index to be performed."
+    assert allowed.status == 200
+
+
+async def test_what_a_new_instance_brings_along_has_rules_of_its_own(keystone, tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text('"instance:extension:database:create": "rule:admin"\n')
+    body = {"instance": INSTANCE["instance"] | {"databases": [{"name": "app"}]}}
+    async with served(keystone, policy_file=file) as alpha:
+        member = by(keystone.issue("alice", "alpha"))
+        refused = await alpha.send("POST", "/instances", body, headers=member)
+        allowed = await alpha.send("POST", "/instances", INSTANCE, headers=member)
+
+    assert refused.status == 403
+    assert "instance:extension:database:create" in refused.message
+    assert allowed.status == 200
+
+
+@pytest.mark.parametrize("options", [{}, {"force_delete": True}, None])
+async def test_owner_may_not_reset_a_status_by_any_word(alpha, keystone, options):
+    member = by(keystone.issue("alice", "alpha"))
+    created = await alpha.send("POST", "/instances", INSTANCE, headers=member)
+    path = f"/instances/{created.json['instance']['id']}/action"
+
+    answer = await alpha.send("POST", path, {"reset_status": options}, headers=member)
+
+    assert answer.status == 403
+    assert answer.message == "Policy doesn't allow instance:reset_status to be performed."
+
+
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
