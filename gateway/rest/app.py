@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.rest import metrics, problems
 from gateway.rest.auth import Authenticator
 from gateway.rest.control_plane import ControlPlane
+from gateway.rest.cors import CrossOrigin
 from gateway.rest.negotiation import negotiate
 from gateway.rest.openapi import document
 from gateway.rest.policy import Policy
@@ -39,6 +41,8 @@ from trove_grpc import context, errors
 log = logging.getLogger(__name__)
 
 _REQUEST_ID_HEADER = "X-OpenStack-Request-Id"
+# OpenStack's form alone: log lines are no place for foreign text.
+_GLOBAL_REQUEST_ID = re.compile(r"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def build_app(
@@ -46,10 +50,12 @@ def build_app(
     authenticator: Authenticator,
     policy: Policy,
     settings: Settings,
+    cross_origin: CrossOrigin,
 ) -> web.Application:
     """The application; `settings.max_body_bytes` bounds every body."""
     app = web.Application(
-        middlewares=[_around, _answer_errors(authenticator.challenge)],
+        # Outermost first: what any of them answers has a request id and is measured.
+        middlewares=[_observe, cross_origin.middleware, _answer_errors(authenticator.challenge)],
         client_max_size=settings.max_body_bytes,
     )
     app[CLOSING] = asyncio.Event()
@@ -101,11 +107,16 @@ def described_routes(control_plane: ControlPlane) -> list[Route]:
 
 
 @web.middleware
-async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Bind the request id, measure, log one line."""
-    request_id = context.accept_request_id(request.headers.get(_REQUEST_ID_HEADER, ""))
+async def _observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Bind the request id, measure, log one line.
+
+    As in oslo.middleware the id is always ours, so that nobody can make two requests look like
+    one; the caller's own, of the service that the request came through, stands beside it.
+    """
+    request_id = context.new_request_id()
+    labels = _caller_labels(request)
     started = time.perf_counter()
-    with context.bound(request_id=request_id):
+    with context.bound(request_id=request_id, **labels):
         response = negotiate(request, await handler(request))
         seconds = time.perf_counter() - started
         metrics.observe(request, response.status, seconds)
@@ -119,6 +130,11 @@ async def _around(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     response.headers[_REQUEST_ID_HEADER] = request_id
     return response
+
+
+def _caller_labels(request: web.Request) -> dict[str, str]:
+    theirs = request.headers.get(_REQUEST_ID_HEADER, "")
+    return {"global_request_id": theirs} if _GLOBAL_REQUEST_ID.fullmatch(theirs) else {}
 
 
 def _answer_errors(challenge: str) -> Middleware:

@@ -34,6 +34,12 @@ class Config:
     keystone: KeystoneSettings | None = None
     # YAML with rules in oslo.policy's syntax over the defaults; followed as it changes.
     policy_file: Path | None = None
+    # Web pages that may call from a browser, "https://host[:port]" or "*"; needs authentication.
+    cors_allowed_origins: tuple[str, ...] = ()
+    # How long a browser may keep what it was told about that.
+    cors_max_age: dt.timedelta = dt.timedelta(seconds=3600)
+    # While this file exists the health check answers 503, so that a load balancer looks elsewhere.
+    healthcheck_disable_file: Path | None = None
     # Region shown on instances and the only one that may be asked for.
     region: str = "RegionOne"
     # "https://host[:port]" for links when a proxy stands in front; empty: the request's Host.

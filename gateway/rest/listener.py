@@ -13,6 +13,7 @@ from gateway.rest.attempts import BoundedAttempts
 from gateway.rest.auth.opening import opened_authenticator
 from gateway.rest.config import Config
 from gateway.rest.control_plane import ControlPlane
+from gateway.rest.cors import CrossOrigin
 from gateway.rest.policy import Policy
 from gateway.rest.router import Settings
 from trove_grpc.errors import InvalidRequestError, UnavailableError
@@ -28,6 +29,12 @@ async def serve_http(
     started: asyncio.Future[int] | None = None,
 ) -> None:
     """Serve HTTP alone until `stop`."""
+    if config.auth == "none" and config.cors_allowed_origins:
+        raise InvalidRequestError(
+            "cors_allowed_origins needs authentication: with auth = 'none' any of their pages "
+            "would be let in"
+        )
+    cross_origin = CrossOrigin(config.cors_allowed_origins, max_age=config.cors_max_age)
     policy = Policy(config.policy_file)
     settings = Settings(
         region=config.region,
@@ -35,6 +42,7 @@ async def serve_http(
         max_body_bytes=config.max_body_bytes,
         body_timeout=config.body_timeout,
         request_timeout=config.request_timeout,
+        healthcheck_disable_file=config.healthcheck_disable_file,
     )
     async with opened_authenticator(
         config.auth, config.keystone, public_endpoint=config.public_endpoint
@@ -43,7 +51,7 @@ async def serve_http(
             asked, limit=config.failed_authentications, trusted_proxies=config.trusted_proxies
         )
         authenticator.check_listen(_split(config.listen)[0])
-        app = build_app(control_plane, authenticator, policy, settings)
+        app = build_app(control_plane, authenticator, policy, settings, cross_origin)
         await _serve(config, app, stop, started)
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -40,6 +41,7 @@ class Settings:
     max_body_bytes: int
     body_timeout: dt.timedelta
     request_timeout: dt.timedelta
+    healthcheck_disable_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.rest.app import build_app
 from gateway.rest.auth import Caller
 from gateway.rest.control_plane import ControlPlane
+from gateway.rest.cors import CrossOrigin
 from gateway.rest.policy import Policy
 from gateway.rest.router import Settings
 from tests.fakes.rest_server import RestClient
@@ -41,7 +42,9 @@ async def running_rest_with_admins(control_plane: ControlPlane) -> AsyncIterator
         body_timeout=dt.timedelta(seconds=5),
         request_timeout=dt.timedelta(seconds=5),
     )
-    runner = web.AppRunner(build_app(control_plane, AdminsOfOneProject(), Policy(), settings))
+    cross_origin = CrossOrigin((), max_age=dt.timedelta(0))
+    app = build_app(control_plane, AdminsOfOneProject(), Policy(), settings, cross_origin)
+    runner = web.AppRunner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -39,13 +39,23 @@ class Versions:
     async def show_document(self, _request: web.Request) -> web.Response:
         return web.Response(text=self._document, content_type="application/json")
 
-    async def check_health(self, _request: web.Request) -> web.Response:
-        """Whether this process serves; what lies behind it has health checks of its own.
+    async def check_health(self, request: web.Request) -> web.Response:
+        """Whether this process serves, as oslo.middleware's healthcheck says it.
+
+        What lies behind it has health checks of its own: a load balancer that took every API
+        process out because the conductor is away would hide the 503 that says so.
 
         The header tells a supervisor that it asked its own process and not another
         installation's, which may hold the port.
         """
-        return web.Response(text="OK", headers={"X-Process-Id": str(os.getpid())})
+        file = self._settings.healthcheck_disable_file
+        disabled = file is not None and file.exists()
+        reason, status = ("DISABLED BY FILE", 503) if disabled else ("OK", 200)
+        headers = {"X-Process-Id": str(os.getpid())}
+        if "application/json" in request.headers.get("Accept", ""):
+            body = {"detailed": False, "reasons": [reason]}
+            return web.json_response(body, status=status, headers=headers)
+        return web.Response(text=reason, status=status, headers=headers)
 
     def _version(self, request: web.Request) -> dict[str, Json]:
         # The one link that keeps the request's scheme.

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.installation import PROJECT, Installation, eventually
 
-REQUEST_ID = "req-follow-me-7d1f"
+GLOBAL_REQUEST_ID = "req-11111111-2222-3333-4444-555555555555"
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "reference" / "metrics.md"
 # Which of a process's names must show that it did something when a database was made.
 COUNTED = {
@@ -25,8 +25,8 @@ COUNTED = {
 
 
 @pytest.fixture(scope="module")
-def instance_id(shared: Installation) -> str:
-    """A database made by a request whose id we know."""
+def created(shared: Installation) -> tuple[str, str]:
+    """A database, and the id of the request that made it."""
     body = {
         "instance": {
             "name": "followed",
@@ -37,16 +37,25 @@ def instance_id(shared: Installation) -> str:
     }
     host, port = shared.rest.split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
-    headers = {"Content-Type": "application/json", "X-OpenStack-Request-ID": REQUEST_ID}
+    headers = {"Content-Type": "application/json", "X-OpenStack-Request-ID": GLOBAL_REQUEST_ID}
     connection.request("POST", f"/v1.0/{PROJECT}/instances", json.dumps(body), headers)
     response = connection.getresponse()
     content = json.loads(response.read())
     connection.close()
     assert response.status == 200, content
-    assert response.headers["X-OpenStack-Request-ID"] == REQUEST_ID
     made = str(content["instance"]["id"])
     shared.await_healthy(made)
-    return made
+    return made, response.headers["X-OpenStack-Request-ID"]
+
+
+@pytest.fixture(scope="module")
+def instance_id(created: tuple[str, str]) -> str:
+    return created[0]
+
+
+@pytest.fixture(scope="module")
+def request_id(created: tuple[str, str]) -> str:
+    return created[1]
 
 
 def lines(plane: Installation, name: str) -> list[dict[str, Any]]:
@@ -60,19 +69,23 @@ def lines(plane: Installation, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_one_request_id_is_in_the_log_of_every_process_it_passed(shared, instance_id):
+def test_one_request_id_is_in_the_log_of_every_process_it_passed(shared, instance_id, request_id):
     agent = f"guest-{instance_id}-agent"
     for name in ("api", "conductor", "taskmanager", "gateway", agent):
         eventually(
             lambda name=name: any(
-                each.get("request_id") == REQUEST_ID for each in lines(shared, name)
+                each.get("request_id") == request_id for each in lines(shared, name)
             ),
-            f"{REQUEST_ID} in the log of {name}",
+            f"{request_id} in the log of {name}",
             within=10,
         )
+    assert any(
+        (each.get("request_id"), each.get("global_request_id")) == (request_id, GLOBAL_REQUEST_ID)
+        for each in lines(shared, "api")
+    )
 
 
-def test_lines_of_the_request_name_instance_and_operation(shared, instance_id):
+def test_lines_of_the_request_name_instance_and_operation(shared, instance_id, request_id):
     (operation,) = [
         each["id"]
         for each in shared.operations(instance_id)
@@ -84,7 +97,7 @@ def test_lines_of_the_request_name_instance_and_operation(shared, instance_id):
         "gateway": {"instance": instance_id, "operation": operation},
         f"guest-{instance_id}-agent": {"instance": instance_id, "operation": operation},
     }.items():
-        own = [each for each in lines(shared, name) if each.get("request_id") == REQUEST_ID]
+        own = [each for each in lines(shared, name) if each.get("request_id") == request_id]
         assert any(wanted.items() <= each.items() for each in own), (name, own)
 
 

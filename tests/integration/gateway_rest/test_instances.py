@@ -283,12 +283,11 @@ async def test_failure_behind_the_api_gets_its_code(client, control_plane, failu
 @pytest.mark.parametrize("failure", [ValueError("secret detail"), errors.TroveError("internal")])
 async def test_unforeseen_failure_leaks_nothing_but_an_id(client, control_plane, failure):
     control_plane.fail(failure)
-    answer = await client.send("GET", "/instances", headers={"X-OpenStack-Request-Id": "req-17"})
+    answer = await client.send("GET", "/instances")
 
     assert answer.status == 500
     assert "secret detail" not in answer.text
-    assert "(req-17)" in answer.message
-    assert answer.headers["X-OpenStack-Request-Id"] == "req-17"
+    assert f"({answer.headers['X-OpenStack-Request-Id']})" in answer.message
 
 
 async def test_links_use_the_public_endpoint_where_there_is_one(control_plane):

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
+from gateway.rest.auth import Caller
 from gateway.rest.auth.identity_api import IdentityApi, open_session
 from gateway.rest.auth.settings import KeystoneSettings
+from gateway.rest.config import Config
+from gateway.rest.policy import Policy
 from tests.fakes.keystone import LIFE, FakeKeystone, running_keystone
 from tests.fakes.keystone_contract import KeystoneContract, wall_clock
 from tests.fakes.rest_control_plane import FakeControlPlane
 from tests.fakes.rest_server import running_rest
+from trove_grpc import config
 from trove_grpc.errors import InvalidRequestError, UnavailableError
 
 INSTANCE = {
@@ -25,6 +32,8 @@ INSTANCE = {
         "datastore": {"type": "postgresql", "version": "15"},
     }
 }
+HOW_TO = Path(__file__).parents[3] / "docs" / "how-to" / "keystone.md"
+GLOBAL_ID = "req-0a1b2c3d-1111-2222-3333-444455556666"
 
 
 class Clock:
@@ -343,6 +352,18 @@ async def test_clients_may_be_told_another_address_of_keystone(keystone):
     assert answer.headers["WWW-Authenticate"] == 'Keystone uri="https://public.example/v3"'
 
 
+async def test_request_id_is_ours_and_the_callers_stands_beside_it(alpha, caplog):
+    caplog.set_level(logging.INFO)
+    answers = [
+        await alpha.send("GET", path, headers={"X-OpenStack-Request-Id": GLOBAL_ID})
+        for path in ("/instances", alpha.root + "/", alpha.root + "/nowhere")
+    ]
+
+    ids = {answer.headers["X-OpenStack-Request-Id"] for answer in answers}
+    assert len(ids) == 3
+    assert GLOBAL_ID not in ids
+
+
 async def test_policy_file_is_followed_as_it_changes(keystone, tmp_path):
     file = tmp_path / "policy.yaml"
     file.write_text('"instance:index": "role:reader"\n')
@@ -383,9 +404,70 @@ async def test_owner_may_not_reset_a_status_by_any_word(alpha, keystone, options
     assert answer.message == "Policy doesn't allow instance:reset_status to be performed."
 
 
+async def test_page_of_an_allowed_origin_may_call_and_read_errors(keystone):
+    page = {"Origin": "https://dashboard.example"}
+    async with served(keystone, cors_allowed_origins=("https://dashboard.example",)) as alpha:
+        preflight = await alpha.send(
+            "OPTIONS",
+            "/instances",
+            headers=page
+            | {
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "x-auth-token, Content-Type",
+            },
+        )
+        refused = await alpha.send("GET", "/instances", headers=page)
+        stranger = await alpha.send(
+            "GET", "/instances", headers={"Origin": "https://evil.example"}
+        )
+
+    assert preflight.status == 200
+    assert preflight.headers["Access-Control-Allow-Origin"] == page["Origin"]
+    assert "X-Auth-Token" in preflight.headers["Access-Control-Allow-Headers"]
+    assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
+    assert preflight.headers["Access-Control-Max-Age"] == "3600"
+    assert refused.status == 401
+    assert refused.headers["Access-Control-Allow-Origin"] == page["Origin"]
+    assert "X-OpenStack-Request-ID" in refused.headers["Access-Control-Expose-Headers"]
+    for answer in (preflight, refused, stranger):
+        assert answer.headers["Vary"] == "Origin"
+        assert "Access-Control-Allow-Credentials" not in answer.headers
+        assert "X-OpenStack-Request-Id" in answer.headers
+    assert "Access-Control-Allow-Origin" not in stranger.headers
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"},
+        {"Origin": "https://dashboard.example", "Access-Control-Request-Method": "TRACE"},
+        {
+            "Origin": "https://dashboard.example",
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "X-Evil",
+        },
+    ],
+)
+async def test_preflight_that_asks_for_more_gets_nothing(keystone, asked):
+    async with served(keystone, cors_allowed_origins=("https://dashboard.example",)) as alpha:
+        answer = await alpha.send("OPTIONS", "/instances", headers=asked)
+
+    assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+async def test_without_allowed_origins_no_page_is_answered(alpha, keystone):
+    headers = by(keystone.issue("alice", "alpha"), Origin="https://dashboard.example")
+    answer = await alpha.send("GET", "/instances", headers=headers)
+
+    assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
+        ({"cors_allowed_origins": ("dashboard.example",)}, "is not 'https://"),
+        ({"cors_allowed_origins": ("https://dashboard.example/",)}, "is not 'https://"),
+        ({"auth": "none", "cors_allowed_origins": ("*",)}, "needs authentication"),
         ({"auth": "keystone", "keystone": None}, r"needs the table \[keystone\]"),
     ],
 )
@@ -396,3 +478,40 @@ async def test_unsafe_settings_are_a_refusal_to_start(keystone, settings, what):
             pass
 
     assert group.group_contains(InvalidRequestError, match=what)
+
+
+def test_settings_of_the_how_to_are_settings(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+    file = tmp_path / "api.toml"
+    file.write_text(text)
+    found = config.load(Config, file=file)
+
+    # Every setting of Keystone is shown there.
+    assert found.keystone is not None
+    for each in dataclasses.fields(found.keystone):
+        assert f"\n{each.name} = " in text
+
+
+def test_rules_of_the_how_to_are_rules(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    policy = Policy(file)
+
+    reader = Caller(project_id="alpha", roles=("reader",))
+    assert policy.allows(reader, "instance:show")
+    assert not policy.allows(reader, "instance:create")
+
+
+async def test_health_is_told_as_oslo_middleware_tells_it(keystone, tmp_path):
+    file = tmp_path / "disabled"
+    async with served(keystone, healthcheck_disable_file=file) as alpha:
+        url = alpha.root + "/healthcheck"
+        well = await alpha.send("GET", url)
+        described = await alpha.send("GET", url, headers={"Accept": "application/json"})
+        file.touch()
+        ill = await alpha.send("GET", url)
+
+    assert (well.status, well.text) == (200, "OK")
+    assert described.json == {"detailed": False, "reasons": ["OK"]}
+    assert (ill.status, ill.text) == (503, "DISABLED BY FILE")

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.rest.app import build_app
 from gateway.rest.auth import Caller, NoAuth
+from gateway.rest.cors import CrossOrigin
 from gateway.rest.policy import Policy, defaults, routes
 from gateway.rest.router import Settings
 from tests.fakes.rest_control_plane import FakeControlPlane
@@ -37,7 +38,8 @@ def build(policy: Policy) -> web.Application:
         body_timeout=dt.timedelta(seconds=1),
         request_timeout=dt.timedelta(seconds=1),
     )
-    return build_app(FakeControlPlane(), NoAuth(), policy, settings)
+    cross_origin = CrossOrigin((), max_age=dt.timedelta(0))
+    return build_app(FakeControlPlane(), NoAuth(), policy, settings, cross_origin)
 
 
 def project_routes() -> list[tuple[str, str]]:
