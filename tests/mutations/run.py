@@ -28,6 +28,7 @@ from tests.mutations import (
     identity,
     quarantine,
     revocation,
+    tokens,
 )
 from tests.mutations.mutation import HOUSE, LISTENERS, Mutation
 
@@ -167,6 +168,7 @@ MUTATIONS = (
     *identity.MUTATIONS,
     *authorisation.MUTATIONS,
     *administration.MUTATIONS,
+    *tokens.MUTATIONS,
     *enrolment.MUTATIONS,
     *revocation.MUTATIONS,
     *quarantine.MUTATIONS,

@@ -378,6 +378,18 @@ async def test_policy_file_is_followed_as_it_changes(keystone, tmp_path):
     assert allowed.status == 200
 
 
+async def test_no_policy_file_opens_management_to_those_who_are_no_administrators(
+    keystone, tmp_path
+):
+    file = tmp_path / "policy.yaml"
+    file.write_text('"mgmt": "@"\n')
+    async with served(keystone, policy_file=file) as alpha:
+        member = by(keystone.issue("alice", "alpha"))
+        answer = await alpha.send("GET", "/mgmt/instances", headers=member)
+
+    assert answer.status == 401
+
+
 async def test_what_a_new_instance_brings_along_has_rules_of_its_own(keystone, tmp_path):
     file = tmp_path / "policy.yaml"
     file.write_text('"instance:extension:database:create": "rule:admin"\n')
