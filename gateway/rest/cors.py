@@ -35,7 +35,13 @@ _HEADERS = (
     "If-Match",
     "If-None-Match",
 )
-_EXPOSED = ("X-OpenStack-Request-ID", "Retry-After", "WWW-Authenticate", "ETag")
+_EXPOSED = (
+    "X-OpenStack-Request-ID",
+    "X-Trove-Operation-Id",
+    "Retry-After",
+    "WWW-Authenticate",
+    "ETag",
+)
 
 
 class CrossOrigin:

@@ -16,7 +16,8 @@ def negotiate(request: web.Request, response: web.StreamResponse) -> web.StreamR
     """The response in the form asked for; what is not JSON (streams, plain text) stays."""
     if not isinstance(response, web.Response) or response.content_type != _JSON:
         return response
-    response.headers["Vary"] = "Accept"
+    others = response.headers.get("Vary")  # of who else judged the request's headers
+    response.headers["Vary"] = f"{others}, Accept" if others else "Accept"
     if not prefers_xml(request.headers.get("Accept", "")):
         return response
     if response.text:

@@ -54,6 +54,8 @@ def from_xml(text: str) -> Any:
     except ET.ParseError as error:
         line, column = error.position
         raise XmlError(f"not well-formed XML at line {line}, column {column + 1}") from None
+    except UnicodeEncodeError as error:
+        raise XmlError(f"character {error.start + 1} is half of one") from None
     return _read(root)
 
 

@@ -7,13 +7,10 @@ import logging
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
-from aiohttp import web
 
-from gateway.rest.app import build_app
-from gateway.rest.auth import Caller
 from gateway.rest.passwords import mysql_native_password_verifier
-from gateway.rest.router import Settings
 from guestagent.engines.accounts import Account
+from tests.fakes.rest_admin import running_rest_with_admins
 from tests.fakes.rest_control_plane import FakeControlPlane, build_datastore
 from tests.fakes.rest_server import running_rest
 from trove_grpc import errors
@@ -377,37 +374,14 @@ async def test_malformed_requests_reach_no_guest(instance, method, path, body):
     assert instance.guests.sent == []
 
 
-class Administrators:
-    """Everybody is one."""
-
-    def check_listen(self, host): ...
-
-    async def authenticate(self, _request, project_id):
-        return Caller(project_id=project_id, is_admin=True)
-
-
 async def test_administrators_see_who_enabled_root(instance, client, control_plane):
-    path = f"/v1.0/demo/mgmt/instances/{instance.id}/root"
-    settings = Settings(
-        region="r",
-        public_endpoint="",
-        max_body_bytes=1000,
-        body_timeout=dt.timedelta(seconds=5),
-        request_timeout=dt.timedelta(seconds=5),
-    )
-    runner = web.AppRunner(build_app(control_plane, Administrators(), settings))
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}{path}"
-        before = (await client.send("GET", url)).json["root_history"]
+    path = f"/mgmt/instances/{instance.id}/root"
+    async with running_rest_with_admins(control_plane) as admins:
+        before = (await admins.send("GET", path)).json["root_history"]
         await instance.send("POST", "/root")
         await instance.send("DELETE", "/root")
-        after = (await client.send("GET", url)).json["root_history"]
-    finally:
-        await runner.cleanup()
+        after = (await admins.send("GET", path)).json["root_history"]
     assert before == {"id": instance.id, "enabled": "Never", "user": "Nobody"}
     assert (after["id"], after["user"]) == (instance.id, "demo")
     assert after["enabled"].startswith("20")
-    assert (await client.send("GET", client.root + path)).status == 401
+    assert (await client.send("GET", path)).status == 401

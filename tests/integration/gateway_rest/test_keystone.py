@@ -442,7 +442,7 @@ async def test_page_of_an_allowed_origin_may_call_and_read_errors(keystone):
     assert refused.headers["Access-Control-Allow-Origin"] == page["Origin"]
     assert "X-OpenStack-Request-ID" in refused.headers["Access-Control-Expose-Headers"]
     for answer in (preflight, refused, stranger):
-        assert answer.headers["Vary"] == "Origin"
+        assert "Origin" in answer.headers["Vary"]
         assert "Access-Control-Allow-Credentials" not in answer.headers
         assert "X-OpenStack-Request-Id" in answer.headers
     assert "Access-Control-Allow-Origin" not in stranger.headers
