@@ -73,6 +73,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         int: BigInteger(),
         list[str]: JSON(),
         list[dict[str, str]]: JSON(),
+        dict[str, str | int]: JSON(none_as_null=True),
     }
 
 
@@ -203,6 +204,8 @@ class Operation(Base):
     state: Mapped[str] = mapped_column(State)
     request_id: Mapped[str] = mapped_column(Name)
     create_time: Mapped[dt.datetime]
+    # Columns of the instance and the values a success gives them.
+    target: Mapped[dict[str, str | int] | None] = mapped_column(default=None)
     fault_message: Mapped[str] = mapped_column(Text, default="")
     fault_details: Mapped[str] = mapped_column(Text, default="")
     fault_time: Mapped[dt.datetime | None] = mapped_column(default=None)
@@ -233,7 +236,7 @@ class OperationSecret(Base):
 
 
 class CreateRequest(Base):
-    """A create or delete that was carried out, so that its repeat finds the same (AIP-155)."""
+    """What was carried out for an id of its caller's: a repeat finds the same (AIP-155)."""
 
     __tablename__ = "create_requests"
 
@@ -336,6 +339,17 @@ class QuotaReservation(Base):
     tenant_id: Mapped[str] = mapped_column(TenantId)
     amount: Mapped[int]
     is_committed: Mapped[bool] = mapped_column(default=False)
+
+
+class OperationReservation(Base):
+    """What an open operation adds to a counter; gone when it ends, however that is."""
+
+    __tablename__ = "operation_reservations"
+
+    operation_id: Mapped[str] = mapped_column(Id, ForeignKey("operations.id"), primary_key=True)
+    resource: Mapped[str] = mapped_column(State, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(TenantId)
+    amount: Mapped[int]
 
 
 class Backup(Base):

@@ -15,6 +15,7 @@ from conductor.config import Config
 from conductor.executor import Database
 from conductor.presence import PresenceTable
 from conductor.sealing import Sealer, load_sealer
+from conductor.services.actions import ActionService
 from conductor.services.datastores import DatastoreService
 from conductor.services.instances import InstanceService
 from conductor.services.management import ManagementService
@@ -33,6 +34,7 @@ from trove_grpc import process, readiness
 from trove_grpc.client import PeerChannel
 from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
+    action_service_pb2_grpc,
     datastore_service_pb2_grpc,
     instance_service_pb2_grpc,
     management_service_pb2_grpc,
@@ -54,6 +56,7 @@ Clock = Callable[[], dt.datetime]
 
 SERVICES = (
     "trove.conductor.v1.InstanceService",
+    "trove.conductor.v1.ActionService",
     "trove.conductor.v1.DatastoreService",
     "trove.conductor.v1.ModuleService",
     "trove.conductor.v1.ManagementService",
@@ -129,6 +132,9 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
             config=config, database=database, presence=presence, sealer=sealer, now=now
         ),
         server,
+    )
+    action_service_pb2_grpc.add_ActionServiceServicer_to_server(
+        ActionService(config=config, database=database, now=now), server
     )
     datastore_service_pb2_grpc.add_DatastoreServiceServicer_to_server(
         DatastoreService(database=database, default_datastore=config.default_datastore, now=now),

@@ -83,6 +83,9 @@ _OPERATING = {
         "the agent could not bring the engine back; look at the engine's log",
     ),
 }
+# Engine states in which Trove lets an action begin: it runs, or it is down and known to be. FAILED
+# is among them: the agent gave up bringing a prepared engine back, which Trove calls crashed.
+_ACTIONABLE = frozenset({"HEALTHY", "BLOCKED", "STOPPED", "CRASHED", "FAILED"})
 _UNKNOWN_STATE = ("ERROR", "the agent reports a state this control plane does not know")
 _WHERE_TO_LOOK = "see that its machine and agent run and reach the guest gateway"
 
@@ -130,6 +133,19 @@ def derive_status(
         # A reason there says what else is wrong, for example "clock_skew: …".
         return Status(status, word, observation.reason)
     return Status(status, word, observation.reason or default_reason)
+
+
+def obstacle_to_action(*, task: str, engine_state: str, has_running_backup: bool) -> str:
+    """Trove's word for what forbids an action to begin; empty when one may.
+
+    Silence is none: an agent's last word stands, as in Trove, and the action finds out.
+    """
+    if Task(task) not in (Task.NONE, Task.RESTART_REQUIRED):
+        return task
+    if engine_state not in _ACTIONABLE:
+        state = engine_pb2.EngineState.Value(f"ENGINE_STATE_{engine_state or 'UNSPECIFIED'}")
+        return _OPERATING.get(state, ("UNKNOWN", ""))[0]
+    return "BACKUP" if has_running_backup else ""
 
 
 def _span(duration: dt.timedelta) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from conductor.models import Datastore, DatastoreVersion
+from conductor.models import Datastore, DatastoreVersion, Operation
 from conductor.presence import Presence
 from conductor.status import derive_status
 from conductor.store.datastores import Offer
@@ -107,6 +107,20 @@ def operation_message(record: OperationRecord) -> resources_pb2.Operation:
         create_time=timestamp(operation.create_time),
         end_time=timestamp(operation.end_time),
         request_id=operation.request_id,
+    )
+
+
+def target_flavor(operation: Operation) -> resources_pb2.Flavor | None:
+    """The flavor a resize is to arrive at; None leaves a message field unset."""
+    target = operation.target or {}
+    if "flavor_id" not in target:
+        return None
+    return resources_pb2.Flavor(
+        id=str(target["flavor_id"]),
+        name=str(target["flavor_name"]),
+        ram_mib=int(target["flavor_ram_mib"]),
+        vcpus=int(target["flavor_vcpus"]),
+        disk_gib=int(target["flavor_disk_gib"]),
     )
 
 

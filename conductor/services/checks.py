@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from trove_grpc.errors import InvalidRequestError
-from trove_grpc.gen.conductor.v1 import instance_service_pb2
+from conductor.store.quotas import UNLIMITED
+from trove_grpc.errors import InvalidRequestError, QuotaExceededError
+from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 from trove_grpc.identity import TENANT_ID
 
 _TENANT_ID = re.compile(TENANT_ID)
@@ -41,6 +42,20 @@ def require_range(value: int, field: str, *, least: int, most: int = _MAX_INT) -
     return value
 
 
+def require_volume_at_most(size_gib: int, largest: int) -> None:
+    """Raise QuotaExceededError beyond the largest volume; Trove's words."""
+    if largest != UNLIMITED and size_gib > largest:
+        raise QuotaExceededError(
+            f"Volume 'size' cannot exceed maximum of {largest} GB, {size_gib} cannot be accepted.",
+            reason="VOLUME_TOO_LARGE",
+        )
+
+
+def lookup_key(value: str) -> str:
+    """An id to look up: one that no row can have finds none, rather than fail in the database."""
+    return value.replace("\x00", "")
+
+
 def page_size(asked: int, *, default: int = _DEFAULT_PAGE, most: int = _MAX_PAGE) -> int:
     """0 means the default, more than the most means the most (as Trove's API)."""
     if asked < 0:
@@ -53,9 +68,8 @@ def check_create(request: instance_service_pb2.CreateInstanceRequest) -> None:
     require_tenant(request.tenant_id)
     require_text(request.request_id, "request_id", may_be_empty=True)
     require_text(request.name, "name")
-    require_text(request.flavor.id, "flavor.id")
+    check_flavor(request.flavor)
     for value, field in (
-        (request.flavor.name, "flavor.name"),
         (request.volume_type, "volume_type"),
         (request.datastore, "datastore"),
         (request.datastore_version, "datastore_version"),
@@ -65,11 +79,16 @@ def check_create(request: instance_service_pb2.CreateInstanceRequest) -> None:
         require_text(value, field, may_be_empty=True)
     for cidr in request.access.allowed_cidrs:
         require_text(cidr, "access.allowed_cidrs")
-    require_range(request.flavor.ram_mib, "flavor.ram_mib", least=0)
-    require_range(request.flavor.disk_gib, "flavor.disk_gib", least=0)
-    require_range(request.flavor.vcpus, "flavor.vcpus", least=0)
     require_range(request.volume_size_gib, "volume_size_gib", least=1)
     _check_databases_and_users(request)
+
+
+def check_flavor(flavor: resources_pb2.Flavor) -> None:
+    require_text(flavor.id, "flavor.id")
+    require_text(flavor.name, "flavor.name", may_be_empty=True)
+    require_range(flavor.ram_mib, "flavor.ram_mib", least=0)
+    require_range(flavor.disk_gib, "flavor.disk_gib", least=0)
+    require_range(flavor.vcpus, "flavor.vcpus", least=0)
 
 
 def _check_databases_and_users(request: instance_service_pb2.CreateInstanceRequest) -> None:

@@ -19,7 +19,7 @@ from conductor.services import checks
 from conductor.store import instances, operations, quotas, settlement
 from conductor.store.instances import InstanceRecord, NewInstance
 from trove_grpc import context
-from trove_grpc.errors import InvalidRequestError, QuotaExceededError
+from trove_grpc.errors import InvalidRequestError
 from trove_grpc.gen.conductor.v1 import (
     instance_service_pb2 as pb2,
 )
@@ -56,13 +56,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         self, request: pb2.CreateInstanceRequest, _context: Any
     ) -> pb2.CreateInstanceResponse:
         checks.check_create(request)
-        largest = self._config.max_volume_size
-        if largest != quotas.UNLIMITED and request.volume_size_gib > largest:
-            raise QuotaExceededError(
-                f"Volume 'size' cannot exceed maximum of {largest} GB, "
-                f"{request.volume_size_gib} cannot be accepted.",
-                reason="VOLUME_TOO_LARGE",
-            )
+        checks.require_volume_at_most(request.volume_size_gib, self._config.max_volume_size)
         operation = self._operation(
             settlement.CREATE_INSTANCE, request.tenant_id, str(uuid.uuid4()), request.request_id
         )
@@ -84,7 +78,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
     ) -> pb2.GetInstanceViewResponse:
         record = await self._database.read(
             instances.get_instance,
-            instance_id=_key(request.instance_id),
+            instance_id=checks.lookup_key(request.instance_id),
             tenant_id=request.tenant_id,
         )
         return pb2.GetInstanceViewResponse(instance=self._view(record))
@@ -95,8 +89,8 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         size = checks.page_size(request.page_size)
         records = await self._database.read(
             instances.list_instances,
-            tenant_id=_key(request.tenant_id),
-            after=_key(request.page_token),
+            tenant_id=checks.lookup_key(request.tenant_id),
+            after=checks.lookup_key(request.page_token),
             limit=size + 1,  # one more tells whether there is a next page
         )
         page = records[:size]
@@ -111,7 +105,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         record = await self._database.write(
             instances.update_instance,
             tenant_id=checks.require_tenant(request.tenant_id),
-            instance_id=_key(request.instance_id),
+            instance_id=checks.lookup_key(request.instance_id),
             name=checks.require_text(request.name, "name", may_be_empty=True),
             deletion_protection=(
                 request.deletion_protection if request.HasField("deletion_protection") else None
@@ -127,7 +121,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         operation = self._operation(
             settlement.DELETE_INSTANCE,
             checks.require_tenant(request.tenant_id),
-            _key(request.instance_id),
+            checks.lookup_key(request.instance_id),
             checks.require_text(request.request_id, "request_id", may_be_empty=True),
         )
         operation_id = await self._database.write(
@@ -137,7 +131,9 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
             expected_row_versions=_row_versions(request),
             now=operation.create_time,
         )
-        with context.bound(instance=_key(request.instance_id), operation=operation_id):
+        with context.bound(
+            instance=checks.lookup_key(request.instance_id), operation=operation_id
+        ):
             log.info("delete_instance accepted for %s", request.tenant_id)
         return pb2.DeleteInstanceResponse(operation_id=operation_id)
 
@@ -146,7 +142,7 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
     ) -> pb2.GetOperationResponse:
         record = await self._database.read(
             operations.get_operation,
-            operation_id=_key(request.operation_id),
+            operation_id=checks.lookup_key(request.operation_id),
             tenant_id=request.tenant_id,
         )
         return pb2.GetOperationResponse(operation=views.operation_message(record))
@@ -158,9 +154,9 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
         token = request.page_token
         records = await self._database.read(
             operations.list_operations,
-            tenant_id=_key(request.tenant_id),
-            instance_id=_key(request.instance_id),
-            after=operations.Place.parse(_key(token)) if token else None,
+            tenant_id=checks.lookup_key(request.tenant_id),
+            instance_id=checks.lookup_key(request.instance_id),
+            after=operations.Place.parse(checks.lookup_key(token)) if token else None,
             limit=size + 1,
         )
         return pb2.ListOperationsResponse(
@@ -252,8 +248,3 @@ def _fingerprint(request: pb2.CreateInstanceRequest) -> str:
     for user in copy.users:
         user.ClearField("verifier")
     return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _key(value: str) -> str:
-    """An id to look up: one that no row can have finds none, rather than fail in the database."""
-    return value.replace("\x00", "")

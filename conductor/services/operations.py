@@ -85,6 +85,10 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
                 dns_names=instance.dns_names,
             ),
             engine_port=record.datastore.port,
+            target_flavor=views.target_flavor(operation.operation),
+            target_volume_size_gib=int(
+                (operation.operation.target or {}).get("volume_size_gib", 0)
+            ),
         )
 
     async def GetOperationSecrets(

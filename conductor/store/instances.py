@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from conductor.config import Quotas
 from conductor.models import (
@@ -275,12 +275,15 @@ def begin_delete(
     *,
     request_id: str = "",
     expected_row_versions: Collection[int] = (),
+    is_forced: bool = False,
     now: dt.datetime,
 ) -> str:
     """Start deleting, or find the delete that runs; returns its operation's id.
 
     A repeat with the request's id finds it even when it has ended. Every delete begins here, also
-    one by force: protection binds them all.
+    one by force: protection binds them all. What else runs is cancelled by the task manager, and
+    undone before the delete begins. A forced one is an administrator's: of any tenant, and of an
+    instance that is being built.
     """
     request = RequestId(
         tenant_id=operation.tenant_id,
@@ -290,7 +293,9 @@ def begin_delete(
     if done := requests.find(session, request):
         return done.operation_id
     instance = lock_instance(
-        session, instance_id=operation.instance_id, tenant_id=operation.tenant_id
+        session,
+        instance_id=operation.instance_id,
+        tenant_id="" if is_forced else operation.tenant_id,
     )
     if instance.task == Task.DELETING:
         _remember_delete(session, request, instance, now)
@@ -303,15 +308,15 @@ def begin_delete(
             reason="DELETION_PROTECTED",
             subject=instance.id,
         )
-    # Whoever is not yet built, or is being rebuilt, has a flow that a delete would race with.
-    if operations.has_open(session, instance_id=instance.id):
-        shown = "BUILD" if instance.task == Task.BUILDING else instance.task
+    is_building = instance.task == Task.BUILDING
+    if is_building and not is_forced and operations.has_open(session, instance_id=instance.id):
         raise ConflictError(
-            f"Instance {instance.id} is not ready. (Status is {shown}). "
+            f"Instance {instance.id} is not ready. (Status is BUILD). "
             "Wait until its operation has ended.",
             reason="INSTANCE_NOT_READY",
             subject=instance.id,
         )
+    operation.tenant_id = instance.tenant_id
     session.add(operation)
     instance.task = Task.DELETING.value
     instance.last_operation_id = operation.id
@@ -372,6 +377,10 @@ def lock_instance(session: Session, *, instance_id: str, tenant_id: str = "") ->
     return instance
 
 
+def has_running_backup(session: Session, *, instance_id: str) -> bool:
+    return bool(session.scalar(sa.select(_running_backup(instance_id))))
+
+
 def instance_not_found(instance_id: str) -> NotFoundError:
     # Trove's words: clients show them, and some compare them.
     return NotFoundError(
@@ -385,18 +394,23 @@ Records: TypeAlias = sa.Select[Instance, DatastoreVersion, Datastore, GuestPrese
 
 
 def _records(*, include_deleted: bool = False) -> Records:
-    running = sa.exists().where(
-        Backup.instance_id == Instance.id,
-        Backup.state.in_(RUNNING_BACKUP_STATES),
-        Backup.delete_time.is_(None),
-    )
     query = (
-        sa.select(Instance, DatastoreVersion, Datastore, GuestPresence, running)
+        sa.select(
+            Instance, DatastoreVersion, Datastore, GuestPresence, _running_backup(Instance.id)
+        )
         .join(DatastoreVersion, DatastoreVersion.id == Instance.datastore_version_id)
         .join(Datastore, Datastore.id == DatastoreVersion.datastore_id)
         .join(GuestPresence, GuestPresence.instance_id == Instance.id, isouter=True)
     )
     return query if include_deleted else query.where(Instance.delete_time.is_(None))
+
+
+def _running_backup(instance_id: str | InstrumentedAttribute[str]) -> sa.Exists:
+    return sa.exists().where(
+        Backup.instance_id == instance_id,
+        Backup.state.in_(RUNNING_BACKUP_STATES),
+        Backup.delete_time.is_(None),
+    )
 
 
 def _load(session: Session, query: Records) -> list[InstanceRecord]:

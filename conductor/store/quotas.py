@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from conductor.config import Quotas
-from conductor.models import Quota, QuotaReservation, QuotaUsage
+from conductor.models import OperationReservation, Quota, QuotaReservation, QuotaUsage
 from conductor.store.dialects import insert_if_absent
 from trove_grpc.errors import QuotaExceededError
 
@@ -81,6 +81,86 @@ def reserve(
     defaults: Quotas,
 ) -> None:
     """Reserve for an instance; raises QuotaExceededError that names every resource exceeded."""
+    session.add_all(
+        QuotaReservation(
+            instance_id=instance_id, resource=name, tenant_id=tenant_id, amount=amount
+        )
+        for name, amount in _claim(session, tenant_id, amounts, defaults).items()
+    )
+
+
+def reserve_growth(
+    session: Session,
+    *,
+    tenant_id: str,
+    operation_id: str,
+    amounts: Mapping[str, int],
+    defaults: Quotas,
+) -> None:
+    """Reserve what an operation adds to an instance; what it takes away stays until it has."""
+    growth = {name: amount for name, amount in amounts.items() if amount > 0}
+    session.add_all(
+        OperationReservation(
+            operation_id=operation_id, resource=name, tenant_id=tenant_id, amount=amount
+        )
+        for name, amount in _claim(session, tenant_id, growth, defaults).items()
+    )
+
+
+def release_growth(session: Session, *, operation_id: str) -> None:
+    """Give back what an operation reserved; once, however often it is called."""
+    rows = session.execute(
+        sa.select(
+            OperationReservation.tenant_id,
+            OperationReservation.resource,
+            OperationReservation.amount,
+        )
+        .where(OperationReservation.operation_id == operation_id)
+        .order_by(OperationReservation.resource)
+        .with_for_update()
+    ).all()
+    for tenant_id, resource, amount in rows:
+        removed = session.execute(
+            sa.delete(OperationReservation).where(
+                OperationReservation.operation_id == operation_id,
+                OperationReservation.resource == resource,
+            )
+        )
+        if removed.rowcount:  # type: ignore[attr-defined]
+            _change(session, tenant_id, resource, reserved=-amount)
+
+
+def resize(
+    session: Session, *, tenant_id: str, instance_id: str, amounts: Mapping[str, int]
+) -> None:
+    """Add to what an instance uses, or take from it; limits were asked when it was reserved."""
+    for name in sorted(name for name, amount in amounts.items() if amount):
+        is_share = sa.and_(
+            QuotaReservation.instance_id == instance_id, QuotaReservation.resource == name
+        )
+        changed = session.execute(
+            sa.update(QuotaReservation)
+            .where(is_share)
+            .values(amount=QuotaReservation.amount + amounts[name])
+            .execution_options(synchronize_session=False)
+        )
+        if not changed.rowcount:  # type: ignore[attr-defined]  # it had none of this before
+            session.add(
+                QuotaReservation(
+                    instance_id=instance_id,
+                    resource=name,
+                    tenant_id=tenant_id,
+                    amount=amounts[name],
+                    is_committed=True,
+                )
+            )
+        _change(session, tenant_id, name, in_use=amounts[name])
+
+
+def _claim(
+    session: Session, tenant_id: str, amounts: Mapping[str, int], defaults: Quotas
+) -> dict[str, int]:
+    """Add to the counters; returns what was added. Raises QuotaExceededError."""
     limits = _limits(session, tenant_id, defaults)
     # A zero asks for nothing: it must not fail on a limit that was lowered since.
     amounts = {name: amount for name, amount in amounts.items() if amount}
@@ -96,12 +176,7 @@ def reserve(
             ),
             subject=",".join(exceeded),
         )
-    session.add_all(
-        QuotaReservation(
-            instance_id=instance_id, resource=name, tenant_id=tenant_id, amount=amount
-        )
-        for name, amount in amounts.items()
-    )
+    return amounts
 
 
 def commit(session: Session, *, instance_id: str) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from conductor.models import Instance, Operation
 from conductor.status import Task
-from conductor.store import instances, operations, quotas
+from conductor.store import actions, instances, operations, quotas
 
 CREATE_INSTANCE = "create_instance"
 DELETE_INSTANCE = "delete_instance"
@@ -48,6 +48,8 @@ def finish_operation(
         now=now,
     )
     instance = session.get_one(Instance, operation.instance_id, with_for_update=True)
+    if ended_now:
+        quotas.release_growth(session, operation_id=operation.id)
     # An operation that is no longer the instance's newest has nothing to say about it.
     if not ended_now or instance.delete_time or instance.last_operation_id != operation.id:
         return ""
@@ -58,11 +60,12 @@ def finish_operation(
         instances.remove_instance(session, instance, now=now)
         return instance.id
     if state == "SUCCEEDED":
+        actions.apply_target(session, operation, instance)
         instance.task = Task.NONE.value
         instance.fault_message = instance.fault_details = ""
         instance.fault_time = None
     else:
-        instance.task = _error_task(session, operation).value
+        instance.task = _task_after(session, operation, state).value
         instance.fault_message = fault_message or f"{operation.kind} ended as {state}"
         instance.fault_details = fault_details
         instance.fault_time = now
@@ -70,8 +73,12 @@ def finish_operation(
     return ""
 
 
-def _error_task(session: Session, operation: Operation) -> Task:
+def _task_after(session: Session, operation: Operation, state: str) -> Task:
+    """The task of an instance whose operation failed or is stuck."""
     if operation.kind == CREATE_INSTANCE:
         step = operations.failed_step(session, operation.id)
         return _TASK_BY_FAILED_STEP.get(step, _ERROR_TASKS[CREATE_INSTANCE])
+    if operation.kind in actions.TASKS and state == "FAILED":
+        # It was undone, and the instance serves as before: its agent says whether that is so.
+        return Task.NONE
     return _ERROR_TASKS.get(operation.kind, Task.UPGRADING_ERROR)

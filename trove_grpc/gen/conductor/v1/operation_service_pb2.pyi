@@ -104,8 +104,11 @@ class GetOperationInputResponse(_message.Message):
     DATABASES_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     ENGINE_PORT_FIELD_NUMBER: _builtins.int
+    TARGET_FLAVOR_FIELD_NUMBER: _builtins.int
+    TARGET_VOLUME_SIZE_GIB_FIELD_NUMBER: _builtins.int
     engine_port: _builtins.int
     """Engine port, from the datastore."""
+    target_volume_size_gib: _builtins.int
     @_builtins.property
     def operation(self) -> _resources_pb2.Operation: ...
     @_builtins.property
@@ -116,6 +119,10 @@ class GetOperationInputResponse(_message.Message):
     def placement(self) -> Global___Placement:
         """Where the instance lives, as far as it is recorded."""
 
+    @_builtins.property
+    def target_flavor(self) -> _resources_pb2.Flavor:
+        """What a resize is to arrive at; `instance` shows what it has until then."""
+
     def __init__(
         self,
         *,
@@ -124,10 +131,12 @@ class GetOperationInputResponse(_message.Message):
         databases: _abc.Iterable[_engine_pb2.DatabaseSpec] | None = ...,
         placement: Global___Placement | None = ...,
         engine_port: _builtins.int = ...,
+        target_flavor: _resources_pb2.Flavor | None = ...,
+        target_volume_size_gib: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "operation", b"operation", "placement", b"placement"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "operation", b"operation", "placement", b"placement", "target_flavor", b"target_flavor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "engine_port", b"engine_port", "instance", b"instance", "operation", b"operation", "placement", b"placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "engine_port", b"engine_port", "instance", b"instance", "operation", b"operation", "placement", b"placement", "target_flavor", b"target_flavor", "target_volume_size_gib", b"target_volume_size_gib"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
