@@ -2,8 +2,8 @@
 
     running now        the repeat joins it: one execution, one answer
     finished           answered from the journal
-    interrupted        a killed agent or a passed deadline; the repeat finishes it (a prepare and a
-                       stop are repeated, an interrupted restart becomes a start)
+    interrupted        a killed agent or a passed deadline; the repeat finishes it (a prepare, a
+                       stop and a resize are repeated, an interrupted restart becomes a start)
     queue full (16)    refused with OVERLOADED; nothing was done, so it may be repeated
 
 UNAVAILABLE and DEADLINE_EXCEEDED are answers, not outcomes: such a command stays interrupted.
@@ -162,6 +162,8 @@ class Commands:
             await self._prepare(command.prepare)
         elif kind == "stop":
             await self._watcher.stop()
+        elif kind == "resize":
+            await self._resize(command.resize)
         elif kind == "start" or is_repeat:
             await self._watcher.start()
         else:
@@ -180,6 +182,14 @@ class Commands:
             memory_mib=action.memory_mib,
         )
         await self._watcher.prepare(spec, action.databases, action.users)
+
+    async def _resize(self, action: session_pb2.ResizeAction) -> None:
+        patience = action.patience.ToTimedelta().total_seconds()
+        if min(action.memory_mib, action.previous_memory_mib, patience) <= 0:
+            raise InvalidRequestError("resize names no memory, or leaves no time for it")
+        await self._watcher.resize(
+            action.memory_mib, previous_mib=action.previous_memory_mib, patience=patience
+        )
 
     def _success(self, command: session_pb2.Command) -> session_pb2.CommandResult:
         observation = self._watcher.observation()

@@ -21,6 +21,8 @@ class Record:
     is_prepared: bool = False
     # Whether the engine should run; StopAction says no.
     is_wanted: bool = False
+    # Whether the engine was last started with what `spec` says; not while a resize is under way.
+    is_applied: bool = True
     # How often the agent has started the engine.
     start_count: int = 0
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from guestagent.engines import DatabaseAuthority, Engine, EngineSpec, Probe, Process
 from guestagent.record import Record, RecordFile
-from trove_grpc.errors import ConflictError, TroveError, UnavailableError
+from trove_grpc.errors import ConflictError, InvalidRequestError, TroveError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.process import wait_or_timeout
 
@@ -143,6 +143,28 @@ class Watcher:
             await self.engine.stop(self._prepared())
         await self.start()
 
+    async def resize(self, memory_mib: int, *, previous_mib: int, patience: float) -> None:
+        """Run the engine with other memory, or with `previous_mib` again when it does not answer.
+
+        `patience` is in seconds. Raises ConflictError (ENGINE_RESIZE_FAILED) once it is back, or
+        what keeps it from that. A repeat of one that a kill cut off begins anew.
+        """
+        async with self._lock:
+            spec = self._prepared()
+            wanted = dataclasses.replace(spec, memory_mib=memory_mib)
+            try:
+                async with asyncio.timeout(patience):
+                    await self._run_with(wanted)
+            except (ConflictError, InvalidRequestError, TimeoutError) as error:
+                cause = str(error) or f"it did not answer within {patience:g} s"
+                log.warning("no engine with %d MiB: %s; going back", memory_mib, cause)
+                await self._run_with(dataclasses.replace(spec, memory_mib=previous_mib))
+                raise ConflictError(
+                    f"the engine does not run with {memory_mib} MiB of memory; it has "
+                    f"{previous_mib} MiB again\n{cause}",
+                    reason="ENGINE_RESIZE_FAILED",
+                ) from error
+
     async def look(self) -> None:
         """A fresh observation, unless a longer piece of work has the engine."""
         if not self._lock.locked():
@@ -173,6 +195,24 @@ class Watcher:
         async with self._lock:
             if self._record.spec is not None:
                 await self.engine.stop(self._record.spec)
+
+    async def _run_with(self, spec: EngineSpec) -> None:
+        """Stop the engine and start it by `spec`, unless that is how it runs already."""
+        self.engine.check(spec, [], [])
+        if (
+            self._record.is_applied
+            and self._record.spec == spec
+            and (await self.engine.probe(spec)).process is Process.ANSWERING
+        ):
+            return
+        self._write(spec=spec, is_wanted=True, is_applied=False)
+        self._crashes.forget()
+        await self.engine.stop(spec)
+        await self.engine.configure(spec)
+        await self._start(spec)
+        await self._await_answer(spec)
+        self._write(is_applied=True)
+        await self._look()
 
     def _prepared(self) -> EngineSpec:
         if self._record.spec is None or not self._record.is_prepared:

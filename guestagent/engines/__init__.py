@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # What is done to every engine as a whole, by Command.action field name.
-LIFE_ACTIONS = frozenset({"prepare", "start", "stop", "restart", "ping"})
+LIFE_ACTIONS = frozenset({"prepare", "start", "stop", "restart", "ping", "resize"})
 
 
 class Process(enum.Enum):
@@ -126,6 +126,9 @@ class Engine(Protocol):
 
     async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         """Make the data directory, its settings, certificate and admin credential."""
+
+    async def configure(self, spec: EngineSpec) -> None:
+        """Write its settings; it reads them when it starts."""
 
     async def start(self, spec: EngineSpec) -> None:
         """Return when it runs (it may still be recovering).

@@ -43,6 +43,9 @@ class FakeEngine:
         self.failing_starts = 0
         # It starts and dies at once.
         self.dies_at_start = False
+        # More memory than this and it does not start.
+        self.most_memory_mib = 1 << 20
+        self.memory_mib = 0  # as configured
         self.starts = 0
         self.stops = 0
         self.serial = "e1"
@@ -68,11 +71,18 @@ class FakeEngine:
     async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         self._reach("create")
         self.is_created = True
+        await self.configure(spec)
+
+    async def configure(self, spec: EngineSpec) -> None:
+        self._reach("configure")
+        self.memory_mib = spec.memory_mib
 
     async def start(self, spec: EngineSpec) -> None:
         self._reach("start")
         if self.is_running:
             return
+        if self.memory_mib > self.most_memory_mib:
+            raise ConflictError("out of memory", reason="ENGINE_START_FAILED")
         if self.failing_starts:
             self.failing_starts -= 1
             raise ConflictError("it does not start", reason="ENGINE_START_FAILED")

@@ -102,6 +102,9 @@ class MariaDB:
         if not await self._tools.exists(self._cluster):
             await self._initialise(spec)
         await ensure_certificate(self._tools, self._home, authority)
+        await self.configure(spec)
+
+    async def configure(self, spec: EngineSpec) -> None:
         await self._tools.write(self._options, self._server_options(spec))
 
     async def start(self, spec: EngineSpec) -> None:

@@ -94,9 +94,12 @@ class PostgreSQL:
         if await self._tools.read(self._cluster / "PG_VERSION") is None:
             await self._initialise(spec)
         await ensure_certificate(self._tools, self._cluster, authority)
+        await self._tools.write(self._cluster / "pg_hba.conf", settings.pg_hba_conf())
+        await self.configure(spec)
+
+    async def configure(self, spec: EngineSpec) -> None:
         conf = settings.postgresql_conf(spec, self._run_directory)
         await self._tools.write(self._cluster / "postgresql.conf", conf)
-        await self._tools.write(self._cluster / "pg_hba.conf", settings.pg_hba_conf())
 
     async def start(self, spec: EngineSpec) -> None:
         if await self._postmaster() is not None:

@@ -102,6 +102,9 @@ class Redis:
         present = await self._tools.read(self._acl_file) or b""
         await self._tools.write(self._acl_file, acl.file_with_administrator(present, password))
         await ensure_certificate(self._tools, self._home, authority)
+        await self.configure(spec)
+
+    async def configure(self, spec: EngineSpec) -> None:
         await self._tools.write(self._conf, self._settings(spec))
 
     async def start(self, spec: EngineSpec) -> None:

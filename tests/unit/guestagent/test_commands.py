@@ -20,7 +20,13 @@ from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as pb
 PATIENCE = Patience(
     health_interval=1, restart_limit=3, stable_after=60, backoff=1, backoff_limit=1
 )
-PREPARE = pb.PrepareAction(manager="fake", version="1", listen_addresses=["127.0.0.9"], port=1)
+PREPARE_FIELDS = {
+    "manager": "fake",
+    "version": "1",
+    "listen_addresses": ["127.0.0.9"],
+    "port": 1,
+}
+PREPARE = pb.PrepareAction(**PREPARE_FIELDS)
 
 
 class SlowEngine(FakeEngine):
@@ -161,6 +167,28 @@ async def test_interrupted_restart_is_finished_as_a_start(bench):
         it.send("r", restart=pb.RestartAction())
         assert (await it.result(2)).error_reason == ""
         assert it.engine.stops == 0
+
+
+async def test_resize_is_carried_out_once_and_its_failure_is_an_outcome(bench):
+    async with bench().running() as it:
+        it.engine.most_memory_mib = 2048
+        it.send("p", prepare=pb.PrepareAction(**PREPARE_FIELDS, memory_mib=512))
+        await it.result()
+        for number, memory in enumerate((1024, 4096)):
+            action = pb.ResizeAction(memory_mib=memory, previous_memory_mib=1024)
+            action.patience.FromTimedelta(dt.timedelta(seconds=2))
+            for _ in range(2):
+                it.send(f"r{number}", resize=action)
+            await it.result(2 + number)
+        assert [result.error_reason for result in it.results] == ["", "", "ENGINE_RESIZE_FAILED"]
+        assert it.engine.memory_mib == 1024
+
+
+@pytest.mark.parametrize("fields", [{}, {"memory_mib": 1, "previous_memory_mib": 1}])
+async def test_resize_that_leaves_out_what_it_needs_is_refused(bench, fields):
+    async with bench().running() as it:
+        it.send("r", resize=pb.ResizeAction(**fields))
+        assert (await it.result()).error_reason == "INVALID_REQUEST"
 
 
 async def test_full_queue_refuses_and_nothing_is_lost(bench):

@@ -372,7 +372,7 @@ Global___PrepareResult: _TypeAlias = PrepareResult  # noqa: Y015
 
 @_typing.final
 class EngineResult(_message.Message):
-    """Answer to start, stop and restart."""
+    """Answer to start, stop, restart and resize."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -624,6 +624,7 @@ class Command(_message.Message):
     REVOKE_ACCESS_FIELD_NUMBER: _builtins.int
     ENABLE_ROOT_FIELD_NUMBER: _builtins.int
     DISABLE_ROOT_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     request_id: _builtins.str
@@ -668,6 +669,8 @@ class Command(_message.Message):
     def enable_root(self) -> _accounts_pb2.EnableRootAction: ...
     @_builtins.property
     def disable_root(self) -> _accounts_pb2.DisableRootAction: ...
+    @_builtins.property
+    def resize(self) -> Global___ResizeAction: ...
     def __init__(
         self,
         *,
@@ -691,13 +694,14 @@ class Command(_message.Message):
         revoke_access: _accounts_pb2.RevokeAccessAction | None = ...,
         enable_root: _accounts_pb2.EnableRootAction | None = ...,
         disable_root: _accounts_pb2.DisableRootAction | None = ...,
+        resize: Global___ResizeAction | None = ...,
         operation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "ping", b"ping", "prepare", b"prepare", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "ping", b"ping", "prepare", b"prepare", "resize", b"resize", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "resize", b"resize", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping", "list_databases", "create_databases", "delete_database", "list_users", "get_user", "create_users", "update_users", "delete_user", "grant_access", "revoke_access", "enable_root", "disable_root"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping", "list_databases", "create_databases", "delete_database", "list_users", "get_user", "create_users", "update_users", "delete_user", "grant_access", "revoke_access", "enable_root", "disable_root", "resize"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -801,6 +805,43 @@ class RestartAction(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestartAction: _TypeAlias = RestartAction  # noqa: Y015
+
+@_typing.final
+class ResizeAction(_message.Message):
+    """Run the engine with another amount of memory, or with the present one again
+    when it does not come back with that; the result then says why.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    PREVIOUS_MEMORY_MIB_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    memory_mib: _builtins.int
+    previous_memory_mib: _builtins.int
+    """What to go back to. The sender knows it; an agent that was killed between
+    the two may not.
+    """
+    @_builtins.property
+    def patience(self) -> _duration_pb2.Duration:
+        """How long the engine may take to answer queries with the new amount. Less
+        than half of the command's timeout: going back takes as long.
+        """
+
+    def __init__(
+        self,
+        *,
+        memory_mib: _builtins.int = ...,
+        previous_memory_mib: _builtins.int = ...,
+        patience: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["patience", b"patience"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_mib", b"memory_mib", "patience", b"patience", "previous_memory_mib", b"previous_memory_mib"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeAction: _TypeAlias = ResizeAction  # noqa: Y015
 
 @_typing.final
 class PingAction(_message.Message):
