@@ -24,6 +24,8 @@ from taskmanager.grpc_peers import GrpcConductor, GrpcIssuer
 from taskmanager.operations import Limits, LoopClock, Services
 from taskmanager.operations.create_instance import create_instance
 from taskmanager.operations.delete_instance import delete_instance
+from taskmanager.operations.resize_instance import resize_flavor, resize_volume
+from taskmanager.operations.restart_instance import restart_instance, stop_instance
 from taskmanager.service import SERVICE, TaskManagerService
 from taskmanager.sweeper import Sweeper
 from trove_grpc import errors, logs, metrics, process, readiness
@@ -38,7 +40,14 @@ from trove_grpc.tls import IdentityDirectory
 log = logging.getLogger(__name__)
 
 # Flow names are the conductor's operation kinds.
-OPERATIONS = {"create_instance": create_instance, "delete_instance": delete_instance}
+OPERATIONS = {
+    "create_instance": create_instance,
+    "restart_instance": restart_instance,
+    "stop_instance": stop_instance,
+    "resize_volume": resize_volume,
+    "resize_flavor": resize_flavor,
+    "delete_instance": delete_instance,
+}
 
 
 async def serve(

@@ -68,6 +68,10 @@ class Compute(Protocol):
         """Stop the guest, remove what it owns and free its address; absent is removed."""
         ...
 
+    async def grow_volume(self, instance_id: str, size_gib: int) -> None:
+        """Make the guest's volume `size_gib` large, while its engine runs; one that is, stays."""
+        ...
+
     async def list_flavors(self) -> Sequence[Flavor]:
         """The sizes on offer, by id."""
         ...

@@ -55,6 +55,9 @@ class LocalCompute:
         request = pb.RemoveGuestRequest(instance_id=instance_id)
         await self._call("RemoveGuest", request, timeout=_REMOVE_TIMEOUT)
 
+    async def grow_volume(self, instance_id: str, size_gib: int) -> None:
+        """Guests share this machine's disk, so that a size is a quota, which the record keeps."""
+
     async def list_flavors(self) -> Sequence[Flavor]:
         return self._flavors
 

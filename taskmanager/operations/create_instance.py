@@ -6,21 +6,16 @@ Step names are public; REST and `trovectl events` show them.
 from __future__ import annotations
 
 import functools
-import uuid
-
-from google.protobuf import duration_pb2
 
 from taskmanager.compute import Guest, GuestSpec
 from taskmanager.flows import Flow, StepFailedError
 from taskmanager.operations import Input, OperationRun, Services, hiding
 from taskmanager.operations.delete_instance import remove_guest, retire_identity
-from trove_grpc.errors import DeadlineError, InvalidRequestError
+from taskmanager.operations.engine_commands import send
+from trove_grpc.errors import InvalidRequestError
 from trove_grpc.gen.common.v1 import engine_pb2
 from trove_grpc.gen.conductor.v1 import operation_service_pb2 as operations_pb2
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
-
-# Command ids are derived, so that a step that runs again sends the same command.
-_COMMANDS = uuid.UUID("6f1ed1a6-0c0a-4c6f-9d1e-6d0f6d3c8f51")
 
 _UNDOS = {
     "allocate_address": remove_guest,
@@ -123,32 +118,19 @@ async def await_agent(run: OperationRun, given: Input) -> None:
 async def prepare_engine(run: OperationRun, given: Input, *, address: str) -> None:
     services, operation = run.services, given.operation
     users = await services.conductor.get_users(operation.id)
-    limit = services.limits.engine
-    command = guest_pb2.Command(
-        command_id=str(uuid.uuid5(_COMMANDS, f"{operation.id}/prepare_engine")),
-        timeout=duration_pb2.Duration(seconds=int(limit.total_seconds())),
-        request_id=operation.request_id,
-        operation_id=operation.id,
-        prepare=guest_pb2.PrepareAction(
-            manager=given.instance.datastore_version.manager,
-            version=given.instance.datastore_version.name,
-            listen_addresses=[address],
-            port=given.engine_port,
-            memory_mib=given.instance.flavor.ram_mib,
-            databases=given.databases,
-            users=users,
-        ),
+    action = guest_pb2.PrepareAction(
+        manager=given.instance.datastore_version.manager,
+        version=given.instance.datastore_version.name,
+        listen_addresses=[address],
+        port=given.engine_port,
+        memory_mib=given.instance.flavor.ram_mib,
+        databases=given.databases,
+        users=users,
     )
     with hiding(*(user.verifier for user in users)):
-        try:
-            await services.guests.send_command(operation.instance_id, command)
-        except DeadlineError as error:
-            raise StepFailedError(
-                f"the engine was not prepared within {limit.total_seconds():g} s\n"
-                "The agent took the command and did not answer in time; its log says how far "
-                "it came.",
-                reason="ENGINE_DEADLINE",
-            ) from error
+        await send(
+            run, given, "prepare_engine", "prepared", limit=services.limits.engine, prepare=action
+        )
 
 
 async def await_healthy(run: OperationRun, given: Input) -> None:

@@ -14,6 +14,7 @@ class FakeCompute:
         self.guests: dict[str, GuestSpec] = {}
         self.tokens: list[str] = []  # every token a guest was given, in order
         self.boots = 0
+        self.volumes: dict[str, int] = {}  # as grown, GiB
         self.failures: dict[str, list[TroveError]] = {}
         self.has_identity = False
         self.is_running = True
@@ -39,6 +40,10 @@ class FakeCompute:
         self._fail("remove_guest")
         self.guests.pop(instance_id, None)
         self.addresses.pop(instance_id, None)
+
+    async def grow_volume(self, instance_id: str, size_gib: int) -> None:
+        self._fail("grow_volume")
+        self.volumes[instance_id] = size_gib
 
     async def list_flavors(self) -> Sequence[Flavor]:
         return [Flavor(id="1", name="db.tiny", ram_mib=512, vcpus=1, disk_gib=0)]
