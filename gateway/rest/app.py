@@ -21,6 +21,7 @@ from gateway.rest.policy.routes import guard_of
 from gateway.rest.rates import RateLimiter
 from gateway.rest.router import CLOSING, Route, Routes, Settings, bind
 from gateway.rest.routes.absent import Absent
+from gateway.rest.routes.actions import ActionRoutes
 from gateway.rest.routes.backup_strategies import BackupStrategies
 from gateway.rest.routes.catalog import Catalog
 from gateway.rest.routes.clusters import Clusters
@@ -81,6 +82,7 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
         Databases(control_plane),
         Users(control_plane),
         Root(control_plane),
+        ActionRoutes(control_plane),
         Operations(control_plane),
         OperationEvents(control_plane),
         Limits(control_plane, limiter),

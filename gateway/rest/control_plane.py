@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.rest.ports.actions import Actions
 from gateway.rest.ports.datastores import DatastoreAdministration
 from gateway.rest.ports.guests import Guests
 from gateway.rest.ports.management import Management
@@ -25,6 +26,9 @@ class ControlPlane(Protocol):
 
     @property
     def guests(self) -> Guests: ...
+
+    @property
+    def actions(self) -> Actions: ...
 
     @property
     def modules(self) -> Modules: ...

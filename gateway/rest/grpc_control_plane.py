@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from gateway.rest.peers import call_peer
+from gateway.rest.ports.actions import Actions, GrpcActions
 from gateway.rest.ports.datastores import DatastoreAdministration, GrpcDatastoreAdministration
 from gateway.rest.ports.guests import Guests
 from gateway.rest.ports.management import GrpcManagement, Management
@@ -44,6 +45,7 @@ class GrpcControlPlane:
         wake_timeout: dt.timedelta,
     ) -> None:
         self.guests = guests
+        self.actions: Actions = GrpcActions(conductor)
         self.modules: Modules = GrpcModules(conductor)
         self.datastore_administration: DatastoreAdministration = GrpcDatastoreAdministration(
             conductor

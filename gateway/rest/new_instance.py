@@ -77,7 +77,7 @@ def choose_flavor(
             )
     # 400, not 404: it is the request that is wrong, not its address.
     raise InvalidRequestError(
-        f"Resource {value} cannot be found. Set instance.flavorRef to the id of a flavor "
+        f"Resource {value} cannot be found. Set flavorRef to the id of a flavor "
         "(GET /flavors lists them).",
         reason="FLAVOR_UNKNOWN",
     )
@@ -90,12 +90,16 @@ def read_volume(instance: Fields) -> tuple[int, str]:
         raise InvalidRequestError(
             "Volume size was not specified. Set instance.volume.size in GiB."
         )
+    return read_volume_size(volume), volume.text("type", nullable=True)
+
+
+def read_volume_size(volume: Fields) -> int:
     size = volume.integer("size", least=1)
     if size > _MAX_VOLUME_GIB:
         raise InvalidRequestError(
             f"Volume 'size' cannot exceed {_MAX_VOLUME_GIB} GB.", reason="VOLUME_TOO_LARGE"
         )
-    return size, volume.text("type", nullable=True)
+    return size
 
 
 def read_access(instance: Fields) -> resources_pb2.Access | None:

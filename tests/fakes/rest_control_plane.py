@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from tests.fakes.rest_actions import FakeActions
 from tests.fakes.rest_datastores import FakeDatastoreAdministration
 from tests.fakes.rest_guests import FakeGuests
 from tests.fakes.rest_management import FakeManagement
@@ -68,6 +69,7 @@ class FakeControlPlane:
         self.guests = FakeGuests()
         self.root_history = FakeRootHistory(self.instances)
         self.operations: dict[str, resources_pb2.Operation] = {}
+        self.actions = FakeActions(self.instances, self.operations, MAX_VOLUME_GIB)
         self.created: list[instance_service_pb2.CreateInstanceRequest] = []
         self.woken: list[str] = []
         self.failure: Exception | None = None

@@ -16,9 +16,7 @@ from gateway.rest.new_instance import configuration_not_found, not_found
 from gateway.rest.router import Call, Handler, Route, answer
 from trove_grpc.errors import (
     ConflictError,
-    InvalidRequestError,
     NotFoundError,
-    PermissionDeniedError,
     UnsupportedError,
 )
 
@@ -27,13 +25,6 @@ _ALL = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _KINDS: tuple[tuple[str, str, Callable[[str], NotFoundError]], ...] = (
     ("/backups", "backups", not_found),
     ("/configurations", "configurations", configuration_not_found),
-)
-_ACTIONS = (
-    "restart",
-    "resize",
-    "promote_to_replica_source",
-    "eject_replica_source",
-    "reset_status",
 )
 
 
@@ -45,7 +36,6 @@ class Absent:
 
     def routes(self) -> list[Route]:
         routes: list[Route] = [
-            ("POST", "/instances/{id}/action", self.act),
             ("GET", "/instances/{id}/backups", self._empty_of_instance("backups")),
             ("GET", "/instances/{id}/modules", self._empty_of_instance("modules")),
             ("GET", "/modules/{id}/instances", _unsupported("Instances' modules")),
@@ -69,24 +59,6 @@ class Absent:
                     if (method, path) != ("GET", "/instances/{id}/modules")
                 ]
         return routes
-
-    async def act(self, call: Call) -> web.Response:
-        """Exactly one known action on an instance of the caller's; none is carried out yet."""
-        asked = await call.object()
-        actions = [action for action in _ACTIONS if action in asked]
-        if len(asked) != 1 or not actions:
-            raise InvalidRequestError(
-                f"Name exactly one action in the request body: {', '.join(_ACTIONS)}."
-            )
-        instance_id = call.segment("id")
-        await self._control_plane.get_instance(call.project_id, instance_id)
-        if not isinstance(asked[actions[0]], dict):
-            raise InvalidRequestError(f"Validation error: {actions[0]} must be an object")
-        if actions[0] == "reset_status" and not call.caller.is_admin:
-            raise PermissionDeniedError(
-                "Policy doesn't allow instance:reset_status to be performed."
-            )
-        raise UnsupportedError(f"The action {actions[0]} is not supported by this deployment yet.")
 
     def _empty_of_instance(self, root: str) -> Handler:
         async def handle(call: Call) -> web.Response:

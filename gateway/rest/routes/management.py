@@ -6,11 +6,10 @@ from aiohttp import web
 
 from gateway.rest import admin
 from gateway.rest.admin import require_admin
-from gateway.rest.fields import Fields, shown
 from gateway.rest.links import Json
 from gateway.rest.ports.management import Management
 from gateway.rest.router import Call, Route, answer
-from trove_grpc.errors import InvalidRequestError, UnsupportedError
+from trove_grpc.errors import UnsupportedError
 from trove_grpc.gen.conductor.v1 import management_service_pb2 as pb2
 
 _INSTANCE = "/mgmt/instances/{id}"
@@ -18,11 +17,10 @@ _DELETED = {
     "true": pb2.DELETED_FILTER_ONLY_DELETED,
     "false": pb2.DELETED_FILTER_ONLY_LIVING,
 }
-_ACTIONS = ("stop", "reboot", "migrate", "reset-task-status", "rebuild")
 
 
 class ManagedInstances:
-    """Reads; actions are checked as in Trove and not carried out yet."""
+    """Reads; what administrators do to an instance is in actions.py."""
 
     def __init__(self, management: Management) -> None:
         self._management = management
@@ -33,7 +31,6 @@ class ManagedInstances:
             ("GET", _INSTANCE, self.show),
             ("GET", f"{_INSTANCE}/diagnostics", self.refuse_what_no_agent_tells),
             ("GET", f"{_INSTANCE}/hwinfo", self.refuse_what_no_agent_tells),
-            ("POST", f"{_INSTANCE}/action", self.act),
         ]
 
     async def list_instances(self, call: Call) -> web.Response:
@@ -84,24 +81,3 @@ class ManagedInstances:
             "what they report.",
             reason="GUEST_CANNOT_TELL",
         )
-
-    async def act(self, call: Call) -> web.Response:
-        require_admin(call)
-        action = _read_action(await call.object())
-        await self._management.get_instance(call.segment("id"), include_deleted=False)
-        raise UnsupportedError(f"The action {action} is not supported by this deployment yet.")
-
-
-def _read_action(body: dict[str, object]) -> str:
-    """The one action of a body, in Trove's order of complaints."""
-    for name in body:
-        if name not in _ACTIONS:
-            raise InvalidRequestError(f"Invalid instance action: {shown(name)[1:-1]}")
-    if len(body) != 1:
-        raise InvalidRequestError("Only one action can be specified per request.")
-    fields = Fields(body, "action")
-    (action,) = body
-    options = fields.object(action)
-    if action == "rebuild" and options is not None:
-        options.required_text("image_id")
-    return action

@@ -168,29 +168,6 @@ async def test_what_no_agent_tells_is_said_to_be_so(client, kept):
         assert what in refused.message
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "message"),
-    [
-        ({"stop": {}}, 501, "stop"),
-        ({"migrate": {"host": "h2"}}, 501, "migrate"),
-        ({"rebuild": {"image_id": "image-1"}}, 501, "rebuild"),
-        ({"rebuild": {}}, 400, "'image_id' is a required property"),
-        ({"foo": {}}, 400, "Invalid instance action: foo"),
-        ({"stop": {}, "reboot": {}}, 400, "Only one action can be specified per request."),
-        ({"stop": {}, "foo": {}}, 400, "Invalid instance action: foo"),
-        ({"stop": None}, 400, "must be an object"),
-        ({}, 400, "Only one action"),
-    ],
-)
-async def test_administrators_actions_are_checked(client, kept, body, status, message):
-    made = await make(kept)
-    answer = await client.send("POST", f"{PATH}/{made}/action", body)
-    elsewhere = await client.send("POST", f"{PATH}/nope/action", body)
-
-    assert (answer.status, message in answer.message) == (status, True), answer.text
-    assert elsewhere.status == (404 if status == 501 else 400)
-
-
 async def test_there_are_no_clusters_to_manage(client):
     listed = await client.send("GET", "/mgmt/clusters")
     named = await client.send("GET", "/mgmt/clusters/x")
