@@ -18,6 +18,7 @@ RESULTS = {
     "start": "engine",
     "stop": "engine",
     "restart": "engine",
+    "resize": "engine",
     "ping": "ping",
     "list_databases": "databases",
     "list_users": "users",

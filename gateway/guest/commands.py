@@ -35,6 +35,7 @@ DESTRUCTIVE = (FROM_API - {"ping", "list_databases", "list_users", "get_user"}) 
     "prepare",
     "stop",
     "restart",
+    "resize",
 }
 
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
