@@ -70,6 +70,20 @@ async def test_engine_lives_through_its_whole_life_twice_over(engine, spec, issu
         assert gone.reason
 
 
+async def test_engine_starts_with_the_settings_it_was_given_last(engine, spec, issue):
+    await engine.create(spec, issue)
+    await engine.start(spec)
+    larger = dataclasses.replace(spec, memory_mib=2 * spec.memory_mib)
+    for each in (larger, spec):
+        for _ in range(2):
+            await engine.configure(each)
+        assert (await engine.probe(each)).process is Process.ANSWERING  # it reads them at a start
+        await engine.stop(each)
+        await engine.start(each)
+        assert (await engine.probe(each)).process is Process.ANSWERING
+    await engine.stop(spec)
+
+
 async def test_nameless_users_and_addresses_are_refused(engine, spec, databases):
     engine.check(spec, databases, [])
     with pytest.raises(InvalidRequestError):
@@ -97,6 +111,6 @@ async def test_what_an_engine_does_not_have_is_refused_before_it_is_tried(engine
 
 async def test_actions_are_commands_of_the_contract(engine, manager):
     assert engine.capabilities.manager == manager
-    assert {"prepare", "ping", "start", "stop", "restart"} <= engine.capabilities.actions
+    assert {"prepare", "ping", "start", "stop", "restart", "resize"} <= engine.capabilities.actions
     known = {field.name for field in pb.Command.DESCRIPTOR.oneofs_by_name["action"].fields}
     assert engine.capabilities.actions <= known
