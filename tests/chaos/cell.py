@@ -125,7 +125,12 @@ class _Run:
     def _judge_failed(self, ended: resources_pb2.Operation) -> None:
         lane = self._lane
         self.outcome.note = f"ERROR: {ended.fault.message}"
-        judge.failed_with_reason(lane, self.instance_id, ended)
+        if self._cell.operation not in MAKES | ENDS:
+            # It was undone: the instance serves as before, and says why it is no other.
+            judge.failed_with_reason(lane, self.instance_id, ended, status="ACTIVE")
+            judge.alive(lane, self.instance_id)
+            return
+        judge.failed_with_reason(lane, self.instance_id, ended, status="ERROR")
         if self._cell.operation in MAKES:
             judge.comes_to_nothing(lane, self.instance_id, self._address)
         # The record and its quota go when its owner deletes it, and that works.

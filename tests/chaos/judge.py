@@ -67,7 +67,8 @@ def alive(lane: Lane, instance_id: str) -> None:
         raise NotAsPromisedError(f"several launchers: {launchers}")
     connect(lane, guests[0].address)
     expect("engines", len(_engines(lane, instance_id)), 1)
-    expect("quota", _used(lane), {"instances": (1, 0), "volumes": (1, 0)})
+    held = {"instances": (1, 0), "volumes": (found["volume"]["size"], 0)}
+    expect("quota", _used(lane), held)
     with _issuer(lane) as issuer:
         expect("subject", _subject(issuer, instance_id), "ACTIVE")
         expect("guest certificates in force", _live(issuer, instance_id, "GUEST"), ["CURRENT"])
@@ -136,8 +137,10 @@ def comes_to_nothing(lane: Lane, instance_id: str, address: str) -> None:
         raise NotAsPromisedError(f"{error}: {last}") from None
 
 
-def failed_with_reason(lane: Lane, instance_id: str, operation: resources_pb2.Operation) -> None:
-    """ERROR, and every place a person looks at says why and what to do."""
+def failed_with_reason(
+    lane: Lane, instance_id: str, operation: resources_pb2.Operation, *, status: str
+) -> None:
+    """Failed, and every place a person looks at says why and what to do."""
     expect(
         "operation state",
         resources_pb2.OperationState.Name(operation.state),
@@ -145,7 +148,7 @@ def failed_with_reason(lane: Lane, instance_id: str, operation: resources_pb2.Op
     )
     lane.await_rest(instance_id)
     found = lane.plane.instance(instance_id)
-    expect("status", found["status"], "ERROR")
+    expect("status", found["status"], status)
     for part in ("Step: ", "Cause: ", "Next: "):
         if part not in operation.fault.details:
             raise NotAsPromisedError(f"the fault does not say {part!r}: {operation.fault}")

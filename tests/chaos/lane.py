@@ -36,6 +36,8 @@ _BOUNDARY_SECONDS = 90.0
 _RESTART_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _AWAY = 503
+# Each cell of resize_volume makes one instance larger by 1 GiB.
+_MOST_GIB = 10_000
 _OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
 
 
@@ -187,10 +189,24 @@ class Lane:
             status, body = self.plane.request("DELETE", f"/instances/{instance_id}")
             assert status == 202, body
             return instance_id
+        if operation in ("restart_instance", "resize_volume", "resize_flavor"):
+            path = f"/instances/{instance_id}/action"
+            status, body = self.plane.request("POST", path, self._action(operation, instance_id))
+            assert status == 202, body
+            return instance_id
         raise NotAsPromisedError(
             f"the task manager has an operation {operation!r} that tests/chaos cannot begin: "
             "add it to Lane.begin, and to MAKES or ENDS in matrix.py if it makes or ends instances"
         )
+
+    def _action(self, operation: str, instance_id: str) -> dict[str, Any]:
+        """A volume one larger, a flavor that is the other of two."""
+        if operation == "restart_instance":
+            return {"restart": {}}
+        found = self.plane.instance(instance_id)
+        if operation == "resize_volume":
+            return {"resize": {"volume": {"size": found["volume"]["size"] + 1}}}
+        return {"resize": {"flavorRef": "2" if found["flavor"]["id"] == "1" else "1"}}
 
     def await_end(
         self, instance_id: str, kind: str, *, within: float = 180
@@ -287,6 +303,8 @@ def lane(datastore: str = "postgresql", **settings: str) -> Iterator[Lane]:
     listen = f"127.0.0.1:{ports.choose(taken=set())}"
     folder = Path(tempfile.mkdtemp(prefix="trove-chaos-"))
     settings["taskmanager__conductor"] = f'["{listen}"]'
+    settings["conductor__max_volume_size"] = str(_MOST_GIB)
+    settings["conductor__quotas"] = f"{{ volumes = {_MOST_GIB} }}"
     try:
         with installation(**settings) as plane, contextlib.ExitStack() as stack:
             places = Layout(plane.state)

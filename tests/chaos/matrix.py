@@ -15,6 +15,8 @@ PROCESSES = (*NAMES, AGENT)
 # By kind: whether the operation begins without an instance, and ends without one.
 MAKES = frozenset({"create_instance"})
 ENDS = frozenset({"delete_instance"})
+# Begun by administrators alone, of whom an installation without authentication has none.
+ADMINISTRATORS = frozenset({"stop_instance"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
@@ -34,8 +36,8 @@ class Cell:
 
 
 def operations() -> tuple[str, ...]:
-    """Every operation the task manager has, by its own table."""
-    return tuple(OPERATIONS)
+    """Every operation the task manager has, by its own table, that a user can begin."""
+    return tuple(kind for kind in OPERATIONS if kind not in ADMINISTRATORS)
 
 
 def cells(
