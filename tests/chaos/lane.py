@@ -36,6 +36,7 @@ _BOUNDARY_SECONDS = 90.0
 _RESTART_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _AWAY = 503
+_BUSY = 422
 # Each cell of resize_volume makes one instance larger by 1 GiB.
 _MOST_GIB = 10_000
 _OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
@@ -190,14 +191,22 @@ class Lane:
             assert status == 202, body
             return instance_id
         if operation in ("restart_instance", "resize_volume", "resize_flavor"):
-            path = f"/instances/{instance_id}/action"
-            status, body = self.plane.request("POST", path, self._action(operation, instance_id))
-            assert status == 202, body
+            self._act(instance_id, self._action(operation, instance_id))
             return instance_id
         raise NotAsPromisedError(
             f"the task manager has an operation {operation!r} that tests/chaos cannot begin: "
             "add it to Lane.begin, and to MAKES or ENDS in matrix.py if it makes or ends instances"
         )
+
+    def _act(self, instance_id: str, action: dict[str, Any]) -> None:
+        """As soon as it may begin: an agent that has just come back knows no engine yet."""
+
+        def is_begun() -> bool:
+            status, body = self.plane.request("POST", f"/instances/{instance_id}/action", action)
+            assert status in (202, _BUSY), body
+            return status == 202
+
+        eventually(is_begun, f"{action} is accepted", within=15)
 
     def _action(self, operation: str, instance_id: str) -> dict[str, Any]:
         """A volume one larger, a flavor that is the other of two."""
