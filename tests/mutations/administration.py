@@ -47,7 +47,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     removed(
         "an owner's action is on an instance of the owner's project",
         "conductor/store/actions.py",
-        '        tenant_id="" if action.any_tenant else action.tenant_id,\n',
+        '        tenant_id="" if action.any_tenant else action.request.tenant_id,\n',
         "tests/integration/conductor/test_actions.py -k 'not postgresql and not mariadb'",
         new='        tenant_id="",\n',
     ),
