@@ -61,6 +61,12 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("DELETE", "/instances/{id}"): Described(
         summary="Delete an instance", status=202, starts_operation=True
     ),
+    ("POST", "/instances/{id}/action"): Described(
+        summary="Act on an instance: restart, resize, reset its status",
+        body="InstanceAction",
+        status=202,
+        starts_operation=True,
+    ),
     ("GET", "/instances/{id}/operations"): _read(
         "List an instance's operations, newest first", "Operations", *_PAGE
     ),

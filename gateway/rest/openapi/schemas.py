@@ -244,6 +244,17 @@ SCHEMAS: dict[str, Schema] = {
     "InstanceEdit": _under(
         "instance", _closed(_object({}, _CHANGES | {"slave_of": _nullable(_text())}))
     ),
+    # Exactly one of them.
+    "InstanceAction": _object(
+        {},
+        {
+            "restart": _nullable({"type": "object"}),
+            "resize": _object({}, {"volume": {}, "flavorRef": {}}),
+            "reset_status": _object({}, {"force_delete": _BOOLEAN}),
+            "promote_to_replica_source": {"type": "object"},
+            "eject_replica_source": {"type": "object"},
+        },
+    ),
     "Instance": _under("instance", _INSTANCE),
     "Instances": _object({"instances": _array(_INSTANCE)}, _PAGES),
     "Operation": _under("operation", _OPERATION),

@@ -9,7 +9,7 @@ from gateway.rest.admin import require_admin
 from gateway.rest.control_plane import ControlPlane
 from gateway.rest.fields import Fields, as_object, invalid, shown
 from gateway.rest.idempotency import read_request_id
-from gateway.rest.router import Call, Route, accepted
+from gateway.rest.router import Call, Route, accepted, started
 from trove_grpc.errors import InvalidRequestError, PermissionDeniedError, UnsupportedError
 from trove_grpc.gen.conductor.v1 import action_service_pb2 as pb2
 
@@ -43,25 +43,26 @@ class ActionRoutes:
             await self._control_plane.get_instance(call.project_id, call.segment("id"))
         match name:
             case "restart":
-                await self._begin(call, restart=pb2.RestartInstance())
+                operation_id = await self._begin(call, restart=pb2.RestartInstance())
             case "resize":
-                await self._resize(call, options)
+                operation_id = await self._resize(call, options)
             case "reset_status":
-                await self._reset(call, options)
+                operation_id = await self._reset(call, options)
             case _:
-                await self._refuse_without_replicas(call, name)
-        return accepted()
+                raise await self._is_no_replica(call, name)
+        return _accepted(operation_id)
 
     async def manage(self, call: Call) -> web.Response:
         """An administrator's action, in Trove's order of complaints."""
         require_admin(call)
+        operation_id = ""
         match _read_managed_action(await call.object()):
             case "stop":
-                await self._begin(call, stop=pb2.StopInstance())
+                operation_id = await self._begin(call, stop=pb2.StopInstance())
             case "reboot":
                 # A local guest has no machine of its own: what its database sees of a reboot is
                 # that the engine is stopped and started.
-                await self._begin(call, restart=pb2.RestartInstance())
+                operation_id = await self._begin(call, restart=pb2.RestartInstance())
             case "reset-task-status":
                 await self._control_plane.actions.reset(call.segment("id"))
             case name:
@@ -74,7 +75,7 @@ class ActionRoutes:
                     "one machine and no images.",
                     reason="COMPUTE_CANNOT",
                 )
-        return accepted()
+        return _accepted(operation_id)
 
     async def _begin(
         self,
@@ -84,7 +85,7 @@ class ActionRoutes:
         stop: pb2.StopInstance | None = None,
         resize_volume: pb2.ResizeVolume | None = None,
         resize_flavor: pb2.ResizeFlavor | None = None,
-    ) -> None:
+    ) -> str:
         operation_id = await self._control_plane.actions.begin(
             pb2.BeginActionRequest(
                 tenant_id=call.project_id,
@@ -98,38 +99,44 @@ class ActionRoutes:
             )
         )
         await self._control_plane.wake(operation_id)
+        return operation_id
 
-    async def _resize(self, call: Call, options: Fields) -> None:
+    async def _resize(self, call: Call, options: Fields) -> str:
         """Of volume and flavor in one body Trove takes the volume alone."""
         if "volume" in options:
             size = _read_size(options)
-            await self._begin(call, resize_volume=pb2.ResizeVolume(size_gib=size))
-        elif "flavorRef" in options:
+            return await self._begin(call, resize_volume=pb2.ResizeVolume(size_gib=size))
+        if "flavorRef" in options:
             flavors = await self._control_plane.list_flavors()
             flavor = new_instance.choose_flavor(options, flavors)
-            await self._begin(call, resize_flavor=pb2.ResizeFlavor(flavor=flavor))
-        else:
-            raise invalid(options.path, "must name a volume or a flavorRef")
+            return await self._begin(call, resize_flavor=pb2.ResizeFlavor(flavor=flavor))
+        raise invalid(options.path, "must name a volume or a flavorRef")
 
-    async def _reset(self, call: Call, options: Fields) -> None:
+    async def _reset(self, call: Call, options: Fields) -> str:
         """Upstream lets an owner pass who adds force_delete; here neither is an owner's."""
         is_forced = options.boolean("force_delete")
         if not call.caller.is_admin:
             rule = "force_delete" if is_forced else "reset_status"
             raise PermissionDeniedError(f"Policy doesn't allow instance:{rule} to be performed.")
-        if is_forced:
-            operation_id = await self._control_plane.actions.force_delete(
-                call.segment("id"), read_request_id(call.http)
-            )
-            await self._control_plane.wake(operation_id)
-        else:
+        if not is_forced:
             await self._control_plane.actions.reset(call.segment("id"))
+            return ""
+        operation_id = await self._control_plane.actions.force_delete(
+            call.segment("id"), read_request_id(call.http)
+        )
+        await self._control_plane.wake(operation_id)
+        return operation_id
 
-    async def _refuse_without_replicas(self, call: Call, name: str) -> None:
+    async def _is_no_replica(self, call: Call, name: str) -> InvalidRequestError:
         instance_id = call.segment("id")
         await self._control_plane.get_instance(call.project_id, instance_id)
         role = "replica" if name == "promote_to_replica_source" else "replica source"
-        raise InvalidRequestError(f"Instance {instance_id} is not a {role}.")
+        return InvalidRequestError(f"Instance {instance_id} is not a {role}.")
+
+
+def _accepted(operation_id: str) -> web.Response:
+    """What only changes a record starts no operation."""
+    return started(accepted(), operation_id) if operation_id else accepted()
 
 
 def _read_action(body: dict[str, object]) -> tuple[str, Fields]:

@@ -241,7 +241,7 @@ async def test_the_flavor_is_the_whole_one_that_was_named(client, control_plane,
         ({"promote_to_replica_source": {}}, 400),
         ({"eject_replica_source": {}}, 400),
         ({"reset_status": {"force_delete": True}}, 403),
-        ({"reset_status": {"force_delete": 1}}, 400),
+        ({"reset_status": {"force_delete": 1}}, 403),
     ],
 )
 async def test_what_cannot_be_meant_begins_nothing(
@@ -253,11 +253,16 @@ async def test_what_cannot_be_meant_begins_nothing(
     assert control_plane.woken == []
 
 
-@pytest.mark.parametrize("body", [{"restart": {}}, {"reset_status": {}}])
-async def test_another_projects_instance_is_404_whatever_is_asked(client, instance_id, body):
+@pytest.mark.parametrize(("body", "status"), [({"restart": {}}, 404), ({"reset_status": {}}, 403)])
+async def test_another_projects_instance_is_answered_like_one_that_never_was(
+    client, instance_id, body, status
+):
     stranger = client.for_project(OTHER)
-    answer = await stranger.send("POST", f"/instances/{instance_id}/action", body)
-    assert answer.status == 404
+    answers = [
+        await stranger.send("POST", f"/instances/{one}/action", body)
+        for one in (instance_id, str(uuid.uuid4()))
+    ]
+    assert [answer.status for answer in answers] == [status, status]
 
 
 async def test_one_idempotency_key_is_one_operation(client, control_plane, instance_id):

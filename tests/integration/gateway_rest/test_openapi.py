@@ -86,7 +86,14 @@ def recorded_bodies() -> list[tuple[str, str, str, str, Any]]:
 
 
 # What no schema says: names of engines, what is reserved, two of one name, a flavor's address.
-MEANING = ("reserved list", "control character", "Base64", "letter or digit", "IPv4 network")
+MEANING = (
+    "reserved list",
+    "control character",
+    "Base64",
+    "letter or digit",
+    "IPv4 network",
+    "must name",
+)
 
 
 @pytest.mark.parametrize("recorded", recorded_bodies(), ids=lambda recorded: recorded[0])
