@@ -52,6 +52,20 @@ COMMANDS = (
     Command("database cluster show none", refused="none"),
     Command("database configuration list", ()),
     Command("database configuration show none", refused="none"),
+    Command("database db create {instance} shop", reads=False),
+    Command("database db list {instance}", ("Name", "shop")),
+    Command("database user create {instance} ann s3cret-Pass --databases shop", reads=False),
+    Command("database user list {instance}", ("Name", "ann")),
+    Command("database user show {instance} ann", ("ann", "shop")),
+    Command("database user show access {instance} ann", ("shop",)),
+    Command("database user revoke access {instance} ann shop", reads=False),
+    Command("database user grant access {instance} ann shop", reads=False),
+    Command("database user update attributes {instance} ann --new_name eve", reads=False),
+    Command("database user delete {instance} eve", reads=False),
+    Command("database db delete {instance} shop", reads=False),
+    Command("database root show {instance}", ("is_root_enabled",)),
+    Command("database root enable {instance}", ("password",)),
+    Command("database root disable {instance}", reads=False),
     Command("database instance delete {spare}", reads=False),
 )
 
@@ -74,7 +88,6 @@ NOT_YET = frozenset(
                 *("parameter list", "parameter set", "parameter show", "set"),
             )
         ),
-        *(f"database db {verb}" for verb in ("create", "delete", "list")),
         *(
             f"database instance {verb}"
             for verb in (
@@ -85,15 +98,7 @@ NOT_YET = frozenset(
         *(f"database log {verb}" for verb in ("list", "save", "set", "show", "tail")),
         # Both ask Keystone for the project's id first.
         *(f"database quota {verb}" for verb in ("show", "update")),
-        *(f"database root {verb}" for verb in ("disable", "enable", "show")),
         *(f"database ssl {verb}" for verb in ("disable", "enable", "rollback", "show")),
-        *(
-            f"database user {verb}"
-            for verb in (
-                *("create", "delete", "grant access", "list", "revoke access", "show"),
-                *("show access", "update attributes"),
-            )
-        ),
         "datastore delete",
         *(f"datastore version {verb}" for verb in ("create", "delete", "set")),
     }
