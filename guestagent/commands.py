@@ -3,7 +3,8 @@
     running now        the repeat joins it: one execution, one answer
     finished           answered from the journal
     interrupted        a killed agent or a passed deadline; the repeat finishes it (a prepare, a
-                       stop and a resize are repeated, an interrupted restart becomes a start)
+                       configure, a stop and a resize are repeated, an interrupted restart becomes
+                       a start)
     queue full (16)    refused with OVERLOADED; nothing was done, so it may be repeated
 
 UNAVAILABLE and DEADLINE_EXCEEDED are answers, not outcomes: such a command stays interrupted.
@@ -160,6 +161,8 @@ class Commands:
             await self._accounts.change(command, is_repeat=is_repeat)
         elif kind == "prepare":
             await self._prepare(command.prepare)
+        elif kind == "configure":
+            await self._watcher.configure(command.configure.parameters)
         elif kind == "stop":
             await self._watcher.stop()
         elif kind == "resize":
@@ -198,6 +201,9 @@ class Commands:
             case "prepare":
                 result.prepare.engine_version = observation.engine_version
                 result.prepare.observation.CopyFrom(observation)
+            case "configure":
+                result.configure.pending_restart.extend(self._watcher.pending_restart)
+                result.configure.observation.CopyFrom(observation)
             case "ping":
                 result.ping.observation.CopyFrom(observation)
             case kind if kind in accounts.CHANGES:

@@ -25,6 +25,10 @@ class Record:
     is_applied: bool = True
     # How often the agent has started the engine.
     start_count: int = 0
+    # The tenant's parameters that wait for the next start.
+    pending_restart: tuple[str, ...] = ()
+    # Why the tenant's last settings were given up; empty while they are in force.
+    reverted: str = ""
 
 
 class RecordFile:
@@ -39,6 +43,7 @@ class RecordFile:
         except FileNotFoundError:
             return Record()
         spec = fields.pop("spec")
+        fields["pending_restart"] = tuple(fields.get("pending_restart", ()))
         if spec is not None:
             spec["listen_addresses"] = tuple(spec["listen_addresses"])
             fields["spec"] = EngineSpec(**spec)

@@ -27,6 +27,9 @@ _STATE_BY_PROCESS = {
     Process.STARTING: engine_pb2.ENGINE_STATE_STARTING,
     Process.BLOCKED: engine_pb2.ENGINE_STATE_BLOCKED,
 }
+# What a reason begins with where the engine is healthy; the conductor reads them.
+RESTART_REQUIRED = "restart_required"
+CONFIGURATION_REVERTED = "configuration_reverted"
 _TEND_SECONDS = 60.0
 _READY_POLL_SECONDS = 0.2
 _BACKOFF_FACTOR = 2.0
@@ -67,6 +70,8 @@ class Watcher:
         self._version = ""
         self._volume = engine_pb2.VolumeUsage()
         self._crashes = _Crashes(patience)
+        # Started with settings it has not started with before, and has not answered yet.
+        self._is_on_trial = False
         self._tended_at = float("-inf")
         self.engine_serial = ""  # of the certificate its listener shows, as seen last
 
@@ -74,7 +79,7 @@ class Watcher:
         """The latest sight of the engine, on the guest's clock."""
         observation = engine_pb2.Observation(
             state=self._state,
-            reason=self._reason,
+            reason=self._reason or self._configuration_note(),
             volume=self._volume,
             engine_version=self._version,
             start_count=self._record.start_count,
@@ -165,6 +170,24 @@ class Watcher:
                     reason="ENGINE_RESIZE_FAILED",
                 ) from error
 
+    @property
+    def pending_restart(self) -> tuple[str, ...]:
+        """The tenant's parameters that wait for the next start."""
+        return self._record.pending_restart
+
+    async def configure(self, parameters: Sequence[engine_pb2.Parameter]) -> None:
+        """Give the running engine the tenant's settings, instead of those it has of them."""
+        async with self._lock:
+            spec = self._prepared()
+            found = await self.engine.probe(spec)
+            if found.process is not Process.ANSWERING:
+                raise UnavailableError(
+                    f"the engine takes no settings now: {found.reason or 'it does not answer'}",
+                    reason="ENGINE_NOT_READY",
+                )
+            pending = await self.engine.configure(spec, parameters)
+            self._tell_configuration(pending_restart=tuple(pending), reverted="")
+
     async def look(self) -> None:
         """A fresh observation, unless a longer piece of work has the engine."""
         if not self._lock.locked():
@@ -208,7 +231,7 @@ class Watcher:
         self._write(spec=spec, is_wanted=True, is_applied=False)
         self._crashes.forget()
         await self.engine.stop(spec)
-        await self.engine.configure(spec)
+        await self.engine.write_settings(spec)
         await self._start(spec)
         await self._await_answer(spec)
         self._write(is_applied=True)
@@ -242,14 +265,15 @@ class Watcher:
     async def _keep_up(self, spec: EngineSpec, found: Probe) -> None:
         if found.process is not Process.GONE:
             self._crashes.survived()
-            self._version = found.version or self._version
-            self._see(_STATE_BY_PROCESS[found.process], found.reason)
+            await self._see_alive(found)
             return
         if self._state in (engine_pb2.ENGINE_STATE_NEW, engine_pb2.ENGINE_STATE_STOPPED):
             # The agent has just come: the machine booted, or both died. Not a crash we saw.
             self._see(engine_pb2.ENGINE_STATE_STARTING, "found stopped; starting it")
         elif self._state is not engine_pb2.ENGINE_STATE_FAILED and self._crashes.died():
             self._see(engine_pb2.ENGINE_STATE_CRASHED, f"{found.reason}; starting it again")
+        if self._is_on_trial:
+            await self._go_back(self._reason or found.reason)
         if self._crashes.is_final:
             self._give_up()
         elif self._crashes.may_start():
@@ -262,8 +286,13 @@ class Watcher:
                 return
             answer = await self.engine.probe(spec)
             if answer.process is not Process.GONE:
-                self._version = answer.version or self._version
-                self._see(_STATE_BY_PROCESS[answer.process], answer.reason)
+                await self._see_alive(answer)
+
+    async def _see_alive(self, found: Probe) -> None:
+        self._version = found.version or self._version
+        if found.process is Process.ANSWERING:
+            await self._pass_trial()
+        self._see(_STATE_BY_PROCESS[found.process], found.reason)
 
     async def _keep_down(self, spec: EngineSpec, found: Probe) -> None:
         if found.process is not Process.GONE:
@@ -273,20 +302,65 @@ class Watcher:
     async def _start(self, spec: EngineSpec) -> None:
         if (await self.engine.probe(spec)).process is not Process.GONE:
             return
-        await self.engine.start(spec)
+        self._is_on_trial = await self.engine.include.is_on_trial()
+        try:
+            await self.engine.start(spec)
+        except ConflictError as error:
+            if not (self._is_on_trial and error.reason == "ENGINE_START_FAILED"):
+                raise
+            await self._go_back(error.message)
+            await self.engine.start(spec)
         self._crashes.started()
         self._write(start_count=self._record.start_count + 1)
+        self._tell_configuration(pending_restart=())
         log.info("engine started, for the %dth time", self._record.start_count)
 
     async def _await_answer(self, spec: EngineSpec) -> None:
         """Until it takes queries; a command's own deadline bounds the wait."""
         while (found := await self.engine.probe(spec)).process is not Process.ANSWERING:
             if found.process is Process.GONE:
-                raise ConflictError(
-                    "the engine stopped right after its start", reason="ENGINE_START_FAILED"
-                )
+                if not self._is_on_trial:
+                    raise ConflictError(
+                        "the engine stopped right after its start", reason="ENGINE_START_FAILED"
+                    )
+                await self._go_back(found.reason)
+                await self._start(spec)
             await asyncio.sleep(_READY_POLL_SECONDS)
         self._version = found.version
+        await self._pass_trial()
+
+    # The tenant's settings, which an engine must prove to start with.
+
+    async def _pass_trial(self) -> None:
+        if self._is_on_trial:
+            await self.engine.include.keep()
+            self._is_on_trial = False
+
+    async def _go_back(self, words: str) -> None:
+        """To the settings it last started with; `words` are the engine's."""
+        await self.engine.include.give_up()
+        self._is_on_trial = False
+        log.warning("the tenant's settings are given up: %s", words)
+        self._tell_configuration(pending_restart=(), reverted=words)
+
+    def _configuration_note(self) -> str:
+        """What a healthy engine's reason says of its settings."""
+        if self._state != engine_pb2.ENGINE_STATE_HEALTHY:
+            return ""
+        if self._record.pending_restart:
+            return f"{RESTART_REQUIRED}: {', '.join(self._record.pending_restart)}"
+        if self._record.reverted:
+            return (
+                f"{CONFIGURATION_REVERTED}: the settings it last started with are in force, "
+                f"because with the new ones {self._record.reverted}"
+            )
+        return ""
+
+    def _tell_configuration(self, **changes: object) -> None:
+        before = self._configuration_note()
+        self._write(**changes)
+        if self._configuration_note() != before:
+            self._on_change()
 
     async def _tend(self, spec: EngineSpec) -> None:
         now = asyncio.get_running_loop().time()

@@ -63,6 +63,18 @@ CALLERS: dict[str, frozenset[Role]] = {
     f"{_CONDUCTOR}.QuotaService/UpdateQuota": _API,
     f"{_CONDUCTOR}.RateService/LeaseRate": _API,
     f"{_CONDUCTOR}.RateService/ListRates": _READERS,
+    f"{_CONDUCTOR}.ConfigurationService/ListParameters": _READERS,
+    f"{_CONDUCTOR}.ConfigurationService/WriteParameter": _API,
+    f"{_CONDUCTOR}.ConfigurationService/DeleteParameter": _API,
+    f"{_CONDUCTOR}.ConfigurationService/CreateConfiguration": _API,
+    f"{_CONDUCTOR}.ConfigurationService/GetConfiguration": _READERS,
+    f"{_CONDUCTOR}.ConfigurationService/ListConfigurations": _READERS,
+    f"{_CONDUCTOR}.ConfigurationService/UpdateConfiguration": _API,
+    f"{_CONDUCTOR}.ConfigurationService/DeleteConfiguration": _API,
+    f"{_CONDUCTOR}.ConfigurationService/ListConfiguredInstances": _READERS,
+    f"{_CONDUCTOR}.ConfigurationService/AttachConfiguration": _API,
+    f"{_CONDUCTOR}.ConfigurationService/DetachConfiguration": _API,
+    f"{_CONDUCTOR}.ConfigurationService/GetDefaultConfiguration": _READERS,
     f"{_CONDUCTOR}.OperationService/ListOpenOperations": frozenset(
         {Role.TASKMANAGER, Role.OPERATOR}
     ),

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # What is done to every engine as a whole, by Command.action field name.
-LIFE_ACTIONS = frozenset({"prepare", "start", "stop", "restart", "ping", "resize"})
+LIFE_ACTIONS = frozenset({"prepare", "start", "stop", "restart", "ping", "resize", "configure"})
 
 
 class Process(enum.Enum):
@@ -102,6 +102,19 @@ class DatabaseAuthority(Protocol):
         """Whether another generation signs now and this certificate's turn has come."""
 
 
+class Include(Protocol):
+    """The tenant's own settings, which an engine must prove to start with."""
+
+    async def is_on_trial(self) -> bool:
+        """Whether the engine has not yet started with what stands there now."""
+
+    async def keep(self) -> None:
+        """The engine has started with it and answered."""
+
+    async def give_up(self) -> None:
+        """Go back to what the engine last started with."""
+
+
 class Engine(Protocol):
     """One database engine of this guest.
 
@@ -116,6 +129,9 @@ class Engine(Protocol):
     def accounts(self) -> Accounts | None:
         """What is inside it; None for an engine whose capabilities do not name it."""
 
+    @property
+    def include(self) -> Include: ...
+
     def check(
         self,
         spec: EngineSpec,
@@ -127,7 +143,7 @@ class Engine(Protocol):
     async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         """Make the data directory, its settings, certificate and admin credential."""
 
-    async def configure(self, spec: EngineSpec) -> None:
+    async def write_settings(self, spec: EngineSpec) -> None:
         """Write its settings; it reads them when it starts."""
 
     async def start(self, spec: EngineSpec) -> None:
@@ -149,6 +165,16 @@ class Engine(Protocol):
         users: Sequence[engine_pb2.UserSpec],
     ) -> None:
         """Create what is missing and set verifiers and grants, on a running engine."""
+
+    async def configure(
+        self, spec: EngineSpec, parameters: Sequence[engine_pb2.Parameter]
+    ) -> list[str]:
+        """Give a running engine the tenant's settings, instead of all it had of them before.
+
+        Returns the names that wait for the next start. Raises InvalidRequestError for what this
+        agent does not let through, ConflictError with the engine's words for what the engine
+        refuses; the earlier settings are then in force.
+        """
 
     async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         """Now and then: bound the log, renew the certificate in time, measure the volume."""

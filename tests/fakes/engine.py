@@ -6,6 +6,7 @@ Held to tests/integration/guestagent/test_engine_contract.py together with the r
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
 from guestagent.engines import (
@@ -19,10 +20,30 @@ from guestagent.engines import (
 )
 from guestagent.engines.accounts import ACTIONS
 from tests.fakes.accounts import FakeAccounts
+from guestagent.engines.parameters import check, text_of
 from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2
 from trove_grpc.tls import anchors
+
+STATIC = frozenset({"static", "deadly"})
+
+
+class FakeInclude:
+    """Settings in memory; with `deadly` among them the engine does not start."""
+
+    def __init__(self) -> None:
+        self.present: dict[str, str] = {}
+        self.good: dict[str, str] = {}
+
+    async def is_on_trial(self) -> bool:
+        return self.present != self.good
+
+    async def keep(self) -> None:
+        self.good = dict(self.present)
+
+    async def give_up(self) -> None:
+        self.present = dict(self.good)
 
 
 class FakeEngine:
@@ -52,6 +73,7 @@ class FakeEngine:
         self.databases: set[str] = set()
         self.users: set[str] = set()
         self.log: list[str] = []
+        self.include = FakeInclude()
 
     def check(
         self,
@@ -71,10 +93,10 @@ class FakeEngine:
     async def create(self, spec: EngineSpec, authority: DatabaseAuthority) -> None:
         self._reach("create")
         self.is_created = True
-        await self.configure(spec)
+        await self.write_settings(spec)
 
-    async def configure(self, spec: EngineSpec) -> None:
-        self._reach("configure")
+    async def write_settings(self, spec: EngineSpec) -> None:
+        self._reach("write_settings")
         self.memory_mib = spec.memory_mib
 
     async def start(self, spec: EngineSpec) -> None:
@@ -86,6 +108,8 @@ class FakeEngine:
         if self.failing_starts:
             self.failing_starts -= 1
             raise ConflictError("it does not start", reason="ENGINE_START_FAILED")
+        if "deadly" in self.include.present:
+            raise ConflictError("it does not start: deadly", reason="ENGINE_START_FAILED")
         self.starts += 1
         self.is_running = not self.dies_at_start
 
@@ -109,6 +133,18 @@ class FakeEngine:
         self._reach("apply")
         self.databases |= {database.name for database in databases}
         self.users |= {user.name for user in users}
+
+    async def configure(
+        self, spec: EngineSpec, parameters: Sequence[engine_pb2.Parameter]
+    ) -> list[str]:
+        self._reach("configure")
+        check(parameters, forbidden=re.compile("^port$"))
+        values = {parameter.name: text_of(parameter) for parameter in parameters}
+        if "refused" in values:
+            raise ConflictError("the engine refuses: refused", reason="ENGINE_COMMAND_FAILED")
+        self.include.present = values
+        good = self.include.good
+        return sorted(name for name in STATIC if values.get(name) != good.get(name))
 
     async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         self._reach("tend")

@@ -2,6 +2,7 @@
 
     <data_directory>/mysql           the cluster; appears whole, by rename
     <data_directory>/mariadb.cnf     the server's settings
+    <data_directory>/tenant.cnf      the tenant's settings; with .good, the last it started with
     <data_directory>/server.pem      key and certificate, replaced as one
     <data_directory>/admin.cnf       the administrator's generated password, 0600
     <data_directory>/mariadb.lock    held while the server lives; its pid
@@ -30,9 +31,10 @@ from guestagent.engines import (
     accounts,
 )
 from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
-from guestagent.engines.mariadb import settings, sql
+from guestagent.engines.mariadb import settings, sql, variables
 from guestagent.engines.mariadb.accounts import MariaDBAccounts
 from guestagent.engines.mariadb.programs import Programs
+from guestagent.engines.parameters import IncludeFile, check, text_of
 from guestagent.engines.tools import Tools, check_socket, last_words
 from guestagent.system import System
 from trove_grpc.errors import ConflictError, DeadlineError, InvalidRequestError
@@ -76,6 +78,7 @@ class MariaDB:
         self._log = data_directory / "mariadb.log"
         self._socket = run_directory / "mariadb.sock"
         self.accounts = MariaDBAccounts(self._must_sql)
+        self.include = IncludeFile(self._tools, data_directory / "tenant.cnf")
 
     def check(
         self,
@@ -102,9 +105,10 @@ class MariaDB:
         if not await self._tools.exists(self._cluster):
             await self._initialise(spec)
         await ensure_certificate(self._tools, self._home, authority)
-        await self.configure(spec)
+        await self.write_settings(spec)
 
-    async def configure(self, spec: EngineSpec) -> None:
+    async def write_settings(self, spec: EngineSpec) -> None:
+        await self.include.ensure()
         await self._tools.write(self._options, self._server_options(spec))
 
     async def start(self, spec: EngineSpec) -> None:
@@ -161,6 +165,41 @@ class MariaDB:
     ) -> None:
         await self._must_sql(sql.create_databases(databases) + sql.create_users(users))
 
+    async def configure(
+        self, spec: EngineSpec, parameters: Sequence[engine_pb2.Parameter]
+    ) -> list[str]:
+        check(parameters, forbidden=settings.FORBIDDEN)
+        values = {parameter.name: text_of(parameter) for parameter in parameters}
+        before = await self.include.present()
+        names = sorted({*values, *before, *await self.include.good()})
+        known = variables.parse(await self._must_sql(variables.query(names)))
+        variables.require_known(values, known)
+        sizes = settings.sizes(self._server_options(spec))
+        wanted = {p.name: variables.literal(p, values[p.name]) for p in parameters}
+        dynamic = [known[name] for name in names if name in known and not known[name].is_static]
+        try:
+            await self._must_sql(
+                variables.script(
+                    variables.assign(v.name, wanted.get(v.name, variables.default(v, sizes)))
+                    for v in dynamic
+                )
+            )
+        except ConflictError:
+            await self._must_sql(
+                variables.script(variables.assign(v.name, variables.present(v)) for v in dynamic)
+            )
+            raise
+        await self.write_settings(spec)
+        await self.include.write(
+            ("[mariadbd]", *(f'{name} = "{value}"' for name, value in values.items()))
+        )
+        present, good = await self.include.present(), await self.include.good()
+        return [
+            name
+            for name in sorted({*present, *good})
+            if name in known and known[name].is_static and present.get(name) != good.get(name)
+        ]
+
     async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         await self._tools.bound_log(self._log)
         if await ensure_certificate(self._tools, self._home, authority) and (
@@ -180,6 +219,7 @@ class MariaDB:
             temporary_directory=self._temporary,
             socket=self._socket,
             certificate=self._home / CERTIFICATE,
+            include=self.include.path,
         )
 
     async def _initialise(self, spec: EngineSpec) -> None:

@@ -1,6 +1,7 @@
 """PostgreSQL behind the Engine protocol.
 
     <data_directory>/pgdata          the cluster; appears whole, by rename
+    <data_directory>/pgdata/tenant.conf   the tenant's settings; with .good, the last that started
     <data_directory>/admin.pgpass    the administrator's generated password, 0600
     <data_directory>/postgresql.log  standard error, bounded by `tend`
     <run_directory>/.s.PGSQL.<port>  the administrator's way in
@@ -10,9 +11,10 @@ All of it belongs to the engine's user. The agent keeps no copy of the password.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guestagent.engines import (
@@ -25,12 +27,13 @@ from guestagent.engines import (
     accounts,
 )
 from guestagent.engines.certificate import ensure_certificate, note_use, shown_serial
+from guestagent.engines.parameters import IncludeFile, check, text_of
 from guestagent.engines.postgresql import settings, sql
 from guestagent.engines.postgresql.accounts import PostgreSQLAccounts
 from guestagent.engines.postgresql.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
 from guestagent.system import Completed, System
-from trove_grpc.errors import ConflictError, InvalidRequestError
+from trove_grpc.errors import ConflictError, DeadlineError, InvalidRequestError
 from trove_grpc.gen.common.v1 import engine_pb2
 
 CAPABILITIES = Capabilities(
@@ -45,6 +48,7 @@ _STOP_SECONDS = 60
 _QUERY_SECONDS = 30.0
 _PROBE_SECONDS = 5.0
 _FILE_SECONDS = 30.0
+_RELOAD_POLL_SECONDS = 0.05
 # Words of a server that runs and is on its way (SQLSTATE 57P03).
 _ON_ITS_WAY = re.compile(r"starting up|in recovery|not yet accepting|shutting down")
 
@@ -70,6 +74,7 @@ class PostgreSQL:
         self._log = data_directory / "postgresql.log"
         self._run_directory = run_directory
         self.accounts = PostgreSQLAccounts(self._must_sql)
+        self.include = IncludeFile(self._tools, self._cluster / "tenant.conf")
 
     def check(
         self,
@@ -95,9 +100,9 @@ class PostgreSQL:
             await self._initialise(spec)
         await ensure_certificate(self._tools, self._cluster, authority)
         await self._tools.write(self._cluster / "pg_hba.conf", settings.pg_hba_conf())
-        await self.configure(spec)
+        await self.write_settings(spec)
 
-    async def configure(self, spec: EngineSpec) -> None:
+    async def write_settings(self, spec: EngineSpec) -> None:
         conf = settings.postgresql_conf(spec, self._run_directory)
         await self._tools.write(self._cluster / "postgresql.conf", conf)
 
@@ -157,6 +162,24 @@ class PostgreSQL:
             granted = [user.name for user in users if database in user.databases]
             await self._must_sql(spec, sql.grant_schema(granted), database=database)
 
+    async def configure(
+        self, spec: EngineSpec, parameters: Sequence[engine_pb2.Parameter]
+    ) -> list[str]:
+        check(parameters, forbidden=settings.FORBIDDEN)
+        values = {parameter.name: text_of(parameter) for parameter in parameters}
+        await self._try_values(spec, values)
+        await self.write_settings(spec)
+        await self.include.write(f"{name} = '{value}'" for name, value in values.items())
+        loaded = await self._must_sql(spec, sql.LOAD_TIME)
+        await self._pg_ctl(spec, "reload", "-s", timeout=_QUERY_SECONDS)
+        # A reload is a signal: the server has done it when its clock of loads has moved.
+        ends = asyncio.get_running_loop().time() + _QUERY_SECONDS
+        while await self._must_sql(spec, sql.LOAD_TIME) == loaded:
+            if asyncio.get_running_loop().time() > ends:
+                raise DeadlineError("PostgreSQL does not load its settings again")
+            await asyncio.sleep(_RELOAD_POLL_SECONDS)
+        return sorted(await self._names(spec, sql.LIST_PENDING))
+
     async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         await self._tools.bound_log(self._log)
         if await ensure_certificate(self._tools, self._cluster, authority):
@@ -167,6 +190,16 @@ class PostgreSQL:
 
     async def certificate_serial(self) -> str:
         return await shown_serial(self._tools, self._cluster)
+
+    async def _try_values(self, spec: EngineSpec, values: Mapping[str, str]) -> None:
+        """Let the server judge each value, the ones for its next start too.
+
+        ALTER SYSTEM checks what it writes and nothing reads it before it is taken back.
+        """
+        try:
+            await self._must_sql(spec, sql.try_settings(values))
+        finally:
+            await self._must_sql(spec, sql.FORGET_TRIED)
 
     async def _initialise(self, spec: EngineSpec) -> None:
         password = await self._ensure_password()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -11,6 +12,16 @@ from guestagent.engines import EngineSpec
 
 ADMINISTRATOR = "os_admin"  # as Trove's
 _MIN_MEMORY_MIB = 128
+# What the agent answers for, and what names files, programs or libraries of the machine.
+FORBIDDEN = re.compile(
+    r"^(listen_addresses|port|bonjour|unix_socket|ssl|hba_|ident_|krb_|gss_|password_|"
+    r"authentication_|scram_|data_|config_|external_|include|dynamic_library_path|"
+    r"local_preload|session_preload|shared_preload|jit_provider|allow_|ignore_|zero_damaged|"
+    r"log_destination|log_line_prefix|log_timezone|log_file|log_directory|logging_collector|"
+    r"syslog|event_source|archive_|restore_|recovery_|primary_|promote_|hot_standby|"
+    r"cluster_name|fsync$|full_page_writes$|stats_temp|temp_tablespaces|"
+    r"backtrace_functions|debug_|trace_|developer)|_(command|file|directory|library|libraries)$"
+)
 
 
 def postgresql_conf(spec: EngineSpec, socket_directory: Path) -> bytes:

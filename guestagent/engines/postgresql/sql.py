@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from guestagent.engines.postgresql.settings import ADMINISTRATOR
 from trove_grpc.errors import InvalidRequestError
@@ -28,6 +28,9 @@ SILENCE = (
 )
 LIST_DATABASES = "SELECT datname FROM pg_catalog.pg_database;\n"
 LIST_ROLES = "SELECT rolname FROM pg_catalog.pg_roles;\n"
+LIST_PENDING = "SELECT name FROM pg_catalog.pg_settings WHERE pending_restart;\n"
+LOAD_TIME = "SELECT pg_catalog.pg_conf_load_time();\n"
+FORGET_TRIED = "ALTER SYSTEM RESET ALL;\n"
 
 
 def check_database(spec: engine_pb2.DatabaseSpec) -> None:
@@ -110,6 +113,14 @@ def close_system_databases() -> str:
     """Tenants' users have no business in PostgreSQL's own databases."""
     return script(
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC;" for name in ("postgres", "template1")
+    )
+
+
+def try_settings(values: Mapping[str, str]) -> str:
+    """Each value written where nothing reads it yet: the server refuses what it cannot be."""
+    return "".join(
+        f"ALTER SYSTEM SET {quote_name(name)} = {quote_text(value)};\n"
+        for name, value in values.items()
     )
 
 

@@ -2,6 +2,7 @@
 
     <data_directory>/redis/            its working directory: the append-only file
     <data_directory>/redis.conf        its settings
+    <data_directory>/tenant.conf       the tenant's settings; with .good, the last it started with
     <data_directory>/users.acl         who may do what; the server itself keeps it up to date
     <data_directory>/server.pem        key and certificate, replaced as one
     <data_directory>/admin.secret      the administrator's generated password, 0600
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from guestagent.engines import (
@@ -29,6 +30,7 @@ from guestagent.engines import (
     Process,
 )
 from guestagent.engines.certificate import CERTIFICATE, ensure_certificate, note_use, shown_serial
+from guestagent.engines.parameters import IncludeFile, check, text_of
 from guestagent.engines.redis import acl, settings
 from guestagent.engines.redis.programs import Programs
 from guestagent.engines.tools import Tools, check_socket, last_words
@@ -49,6 +51,7 @@ _POLL_SECONDS = 0.1
 _COMMAND_SECONDS = 30.0
 # Longer than busy-reply-threshold (5 s): a server busy with a script says so only then.
 _PROBE_SECONDS = 8.0
+_IMMUTABLE = re.compile(r"argument '(?P<name>[a-z0-9-]+)'\) - can't set immutable config")
 _VERSION = re.compile(r"\A(redis|valkey)_version:(?P<version>.+)\Z")
 
 
@@ -77,6 +80,7 @@ class Redis:
         self._log = self._home / "redis.log"
         self._lock = self._home / "redis.lock"
         self._socket = run_directory / "redis.sock"
+        self.include = IncludeFile(self._tools, self._home / "tenant.conf")
 
     def check(
         self,
@@ -102,9 +106,10 @@ class Redis:
         present = await self._tools.read(self._acl_file) or b""
         await self._tools.write(self._acl_file, acl.file_with_administrator(present, password))
         await ensure_certificate(self._tools, self._home, authority)
-        await self.configure(spec)
+        await self.write_settings(spec)
 
-    async def configure(self, spec: EngineSpec) -> None:
+    async def write_settings(self, spec: EngineSpec) -> None:
+        await self.include.ensure()
         await self._tools.write(self._conf, self._settings(spec))
 
     async def start(self, spec: EngineSpec) -> None:
@@ -160,6 +165,21 @@ class Redis:
     ) -> None:
         await self._must_say(*(acl.set_user(user) for user in users), "ACL SAVE")
 
+    async def configure(
+        self, spec: EngineSpec, parameters: Sequence[engine_pb2.Parameter]
+    ) -> list[str]:
+        check(parameters, forbidden=settings.FORBIDDEN)
+        values = {p.name: text_of(p, true="yes", false="no") for p in parameters}
+        good = await self.include.good()
+        names = {*values, *await self.include.present(), *good}
+        defaults = settings.defaults(spec)
+        known = {name: defaults[name] for name in sorted(names) if name in defaults}
+        static = await self._set(known | values)
+        await self.write_settings(spec)
+        await self.include.write(f'{name} "{value}"' for name, value in values.items())
+        present = await self.include.present()
+        return [name for name in sorted(static) if present.get(name) != good.get(name)]
+
     async def tend(self, spec: EngineSpec, authority: DatabaseAuthority) -> engine_pb2.VolumeUsage:
         await self._tools.bound_log(self._log)
         is_new = await ensure_certificate(self._tools, self._home, authority)
@@ -179,7 +199,26 @@ class Redis:
             certificate=self._certificate,
             acl_file=self._acl_file,
             socket=self._socket,
+            include=self.include.path,
         )
+
+    async def _set(self, values: Mapping[str, str]) -> set[str]:
+        """Set all or, where one is refused, none; returns the names only a start can set.
+
+        CONFIG SET is atomic, and names the first argument that it cannot set while it runs.
+        """
+        static: set[str] = set()
+        while left := {name: value for name, value in values.items() if name not in static}:
+            pairs = " ".join(f"{name} {acl.quote(value)}" for name, value in left.items())
+            said = await self._say(f"CONFIG SET {pairs}", timeout=_COMMAND_SECONDS)
+            if said == ["OK"]:
+                break
+            words = " ".join(said) or "it hangs up"
+            immutable = _IMMUTABLE.search(words)
+            if immutable is None or immutable["name"] not in left:
+                raise ConflictError(f"Redis refuses: {words}", reason="ENGINE_COMMAND_FAILED")
+            static.add(immutable["name"])
+        return static
 
     async def _ensure_password(self) -> bytes:
         """The administrator's password; made once and kept, so that a repeat finds its own."""

@@ -214,3 +214,59 @@ async def test_shut_down_stops_the_engine_and_the_next_agent_starts_it(build, en
     watcher = build()
     async with running(watcher):
         await eventually(lambda: state(watcher) == "HEALTHY")
+
+
+async def test_engine_that_does_not_come_back_goes_back_to_its_last_good_settings(engine, build):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    await watcher.configure([engine_pb2.Parameter(name="good", integer=1)])
+    await watcher.restart()
+    await watcher.configure([engine_pb2.Parameter(name="deadly", integer=1)])
+    assert watcher.observation().reason == "restart_required: deadly"
+    await watcher.restart()
+    assert engine.is_running
+    assert engine.include.present == {"good": "1"}
+    assert watcher.observation().reason.startswith("configuration_reverted: ")
+    assert "it does not start: deadly" in watcher.observation().reason
+
+
+async def test_crash_with_settings_on_trial_is_recovered_with_the_last_good_ones(engine, build):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    await watcher.configure([engine_pb2.Parameter(name="deadly", integer=1)])
+    engine.is_running = False
+    await watcher.look()
+    assert state(watcher) == "HEALTHY"
+    assert build().observation().start_count == 2
+    assert watcher.observation().reason.startswith("configuration_reverted: ")
+
+
+async def test_settings_that_start_are_kept_whatever_happens_later(engine, build):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    await watcher.configure([engine_pb2.Parameter(name="static", integer=1)])
+    await watcher.restart()
+    engine.failing_starts = 1
+    with pytest.raises(ConflictError):
+        await watcher.restart()
+    await watcher.start()
+    assert engine.include.present == {"static": "1"}
+    assert watcher.observation().reason == ""
+
+
+async def test_engine_that_does_not_answer_takes_no_settings(engine, build):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    engine.is_running = False
+    with pytest.raises(UnavailableError):
+        await watcher.configure([])
+    assert "configure" not in engine.log
+
+
+async def test_change_of_what_waits_for_a_restart_is_told_at_once(build, told):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    told.clear()
+    await watcher.configure([engine_pb2.Parameter(name="static", integer=1)])
+    await watcher.configure([])
+    assert told == ["HEALTHY", "HEALTHY"]

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrove/common/v1/engine.proto\x12\x0ftrove.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x0bVolumeUsage\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\"\xd5\x01\n\x0bObservation\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.trove.common.v1.EngineState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12,\n\x06volume\x18\x03 \x01(\x0b\x32\x1c.trove.common.v1.VolumeUsage\x12\x16\n\x0e\x65ngine_version\x18\x04 \x01(\t\x12\x13\n\x0bstart_count\x18\x05 \x01(\x03\x12.\n\nguest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x0c\x44\x61tabaseSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcharacter_set\x18\x02 \x01(\t\x12\x11\n\tcollation\x18\x03 \x01(\t\"P\n\x08UserSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x11\n\tdatabases\x18\x03 \x03(\t\x12\x15\n\x08verifier\x18\x04 \x01(\tB\x03\x80\x01\x01*\xf9\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NGINE_STATE_NEW\x10\x01\x12\x1a\n\x16\x45NGINE_STATE_PREPARING\x10\x02\x12\x19\n\x15\x45NGINE_STATE_STARTING\x10\x03\x12\x18\n\x14\x45NGINE_STATE_HEALTHY\x10\x04\x12\x18\n\x14\x45NGINE_STATE_BLOCKED\x10\x05\x12\x18\n\x14\x45NGINE_STATE_STOPPED\x10\x06\x12\x18\n\x14\x45NGINE_STATE_CRASHED\x10\x07\x12\x17\n\x13\x45NGINE_STATE_FAILED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrove/common/v1/engine.proto\x12\x0ftrove.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x0bVolumeUsage\x12\x13\n\x0btotal_bytes\x18\x01 \x01(\x03\x12\x12\n\nused_bytes\x18\x02 \x01(\x03\"\xd5\x01\n\x0bObservation\x12+\n\x05state\x18\x01 \x01(\x0e\x32\x1c.trove.common.v1.EngineState\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12,\n\x06volume\x18\x03 \x01(\x0b\x32\x1c.trove.common.v1.VolumeUsage\x12\x16\n\x0e\x65ngine_version\x18\x04 \x01(\t\x12\x13\n\x0bstart_count\x18\x05 \x01(\x03\x12.\n\nguest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x0c\x44\x61tabaseSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rcharacter_set\x18\x02 \x01(\t\x12\x11\n\tcollation\x18\x03 \x01(\t\"P\n\x08UserSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x11\n\tdatabases\x18\x03 \x03(\t\x12\x15\n\x08verifier\x18\x04 \x01(\tB\x03\x80\x01\x01\"j\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x11\n\x07\x62oolean\x18\x04 \x01(\x08H\x00\x12\x10\n\x06number\x18\x05 \x01(\x01H\x00\x42\x07\n\x05value*\xf9\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x45NGINE_STATE_NEW\x10\x01\x12\x1a\n\x16\x45NGINE_STATE_PREPARING\x10\x02\x12\x19\n\x15\x45NGINE_STATE_STARTING\x10\x03\x12\x18\n\x14\x45NGINE_STATE_HEALTHY\x10\x04\x12\x18\n\x14\x45NGINE_STATE_BLOCKED\x10\x05\x12\x18\n\x14\x45NGINE_STATE_STOPPED\x10\x06\x12\x18\n\x14\x45NGINE_STATE_CRASHED\x10\x07\x12\x17\n\x13\x45NGINE_STATE_FAILED\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_USERSPEC'].fields_by_name['verifier']._loaded_options = None
   _globals['_USERSPEC'].fields_by_name['verifier']._serialized_options = b'\200\001\001'
-  _globals['_ENGINESTATE']._serialized_start=509
-  _globals['_ENGINESTATE']._serialized_end=758
+  _globals['_ENGINESTATE']._serialized_start=617
+  _globals['_ENGINESTATE']._serialized_end=866
   _globals['_VOLUMEUSAGE']._serialized_start=82
   _globals['_VOLUMEUSAGE']._serialized_end=136
   _globals['_OBSERVATION']._serialized_start=139
@@ -44,4 +44,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATABASESPEC']._serialized_end=424
   _globals['_USERSPEC']._serialized_start=426
   _globals['_USERSPEC']._serialized_end=506
+  _globals['_PARAMETER']._serialized_start=508
+  _globals['_PARAMETER']._serialized_end=614
 # @@protoc_insertion_point(module_scope)

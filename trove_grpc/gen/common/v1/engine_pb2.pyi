@@ -104,8 +104,9 @@ class Observation(_message.Message):
     GUEST_TIME_FIELD_NUMBER: _builtins.int
     state: Global___EngineState.ValueType
     reason: _builtins.str
-    """Why the state is not HEALTHY. When it is: empty, or what else is wrong, for
-    example "clock_skew: …". For people, no secrets.
+    """Why the state is not HEALTHY. When it is: empty, or what else is to be known,
+    for example "clock_skew: …", "restart_required: …" (parameters that wait for a
+    restart) or "configuration_reverted: …". For people, no secrets.
     """
     engine_version: _builtins.str
     """As the engine reports it, for example "15.18"."""
@@ -196,3 +197,39 @@ class UserSpec(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UserSpec: _TypeAlias = UserSpec  # noqa: Y015
+
+@_typing.final
+class Parameter(_message.Message):
+    """One parameter of an engine's configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    BOOLEAN_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As the engine names it, for example "max_connections"."""
+    integer: _builtins.int
+    text: _builtins.str
+    boolean: _builtins.bool
+    number: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        text: _builtins.str = ...,
+        boolean: _builtins.bool = ...,
+        number: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "integer", b"integer", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "integer", b"integer", "name", b"name", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["integer", "text", "boolean", "number"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___Parameter: _TypeAlias = Parameter  # noqa: Y015

@@ -26,7 +26,7 @@ from trove_grpc.gen.common.v1 import engine_pb2 as trove_dot_common_dot_v1_dot_e
 from trove_grpc.gen.conductor.v1 import resources_pb2 as trove_dot_conductor_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trove/conductor/v1/instance_service.proto\x12\x12trove.conductor.v1\x1a\x1ctrove/common/v1/engine.proto\x1a\"trove/conductor/v1/resources.proto\"\xa4\x03\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12*\n\x06\x66lavor\x18\x04 \x01(\x0b\x32\x1a.trove.conductor.v1.Flavor\x12\x17\n\x0fvolume_size_gib\x18\x05 \x01(\x03\x12\x13\n\x0bvolume_type\x18\x06 \x01(\t\x12\x11\n\tdatastore\x18\x07 \x01(\t\x12\x19\n\x11\x64\x61tastore_version\x18\x08 \x01(\t\x12\x0e\n\x06region\x18\t \x01(\t\x12\x19\n\x11\x61vailability_zone\x18\n \x01(\t\x12\x30\n\tdatabases\x18\x0b \x03(\x0b\x32\x1d.trove.common.v1.DatabaseSpec\x12(\n\x05users\x18\x0c \x03(\x0b\x32\x19.trove.common.v1.UserSpec\x12*\n\x06\x61\x63\x63\x65ss\x18\r \x01(\x0b\x32\x1a.trove.conductor.v1.Access\x12\x1b\n\x13\x64\x65letion_protection\x18\x0e \x01(\x08\"b\n\x16\x43reateInstanceResponse\x12\x32\n\x08instance\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\"@\n\x16GetInstanceViewRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"M\n\x17GetInstanceViewResponse\x12\x32\n\x08instance\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\"T\n\x18ListInstanceViewsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x19ListInstanceViewsResponse\x12\x33\n\tinstances\x18\x01 \x03(\x0b\x32 .trove.conductor.v1.InstanceView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa6\x01\n\x15UpdateInstanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12 \n\x13\x64\x65letion_protection\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1d\n\x15\x65xpected_row_versions\x18\x05 \x03(\x03\x42\x16\n\x14_deletion_protection\"L\n\x16UpdateInstanceResponse\x12\x32\n\x08instance\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\"r\n\x15\x44\x65leteInstanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x1d\n\x15\x65xpected_row_versions\x18\x04 \x03(\x03\".\n\x16\x44\x65leteInstanceResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\">\n\x13GetOperationRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\"H\n\x14GetOperationResponse\x12\x30\n\toperation\x18\x01 \x01(\x0b\x32\x1d.trove.conductor.v1.Operation\"f\n\x15ListOperationsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x16ListOperationsResponse\x12\x31\n\noperations\x18\x01 \x03(\x0b\x32\x1d.trove.conductor.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0fGetQuotaRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"H\n\x10GetQuotaResponse\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.trove.conductor.v1.QuotaResource\"R\n\rQuotaResource\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x0e\n\x06in_use\x18\x03 \x01(\x03\x12\x10\n\x08reserved\x18\x04 \x01(\x03\x32\xcd\x06\n\x0fInstanceService\x12g\n\x0e\x43reateInstance\x12).trove.conductor.v1.CreateInstanceRequest\x1a*.trove.conductor.v1.CreateInstanceResponse\x12j\n\x0fGetInstanceView\x12*.trove.conductor.v1.GetInstanceViewRequest\x1a+.trove.conductor.v1.GetInstanceViewResponse\x12p\n\x11ListInstanceViews\x12,.trove.conductor.v1.ListInstanceViewsRequest\x1a-.trove.conductor.v1.ListInstanceViewsResponse\x12g\n\x0eUpdateInstance\x12).trove.conductor.v1.UpdateInstanceRequest\x1a*.trove.conductor.v1.UpdateInstanceResponse\x12g\n\x0e\x44\x65leteInstance\x12).trove.conductor.v1.DeleteInstanceRequest\x1a*.trove.conductor.v1.DeleteInstanceResponse\x12\x61\n\x0cGetOperation\x12\'.trove.conductor.v1.GetOperationRequest\x1a(.trove.conductor.v1.GetOperationResponse\x12g\n\x0eListOperations\x12).trove.conductor.v1.ListOperationsRequest\x1a*.trove.conductor.v1.ListOperationsResponse\x12U\n\x08GetQuota\x12#.trove.conductor.v1.GetQuotaRequest\x1a$.trove.conductor.v1.GetQuotaResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trove/conductor/v1/instance_service.proto\x12\x12trove.conductor.v1\x1a\x1ctrove/common/v1/engine.proto\x1a\"trove/conductor/v1/resources.proto\"\xbe\x03\n\x15\x43reateInstanceRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12*\n\x06\x66lavor\x18\x04 \x01(\x0b\x32\x1a.trove.conductor.v1.Flavor\x12\x17\n\x0fvolume_size_gib\x18\x05 \x01(\x03\x12\x13\n\x0bvolume_type\x18\x06 \x01(\t\x12\x11\n\tdatastore\x18\x07 \x01(\t\x12\x19\n\x11\x64\x61tastore_version\x18\x08 \x01(\t\x12\x0e\n\x06region\x18\t \x01(\t\x12\x19\n\x11\x61vailability_zone\x18\n \x01(\t\x12\x30\n\tdatabases\x18\x0b \x03(\x0b\x32\x1d.trove.common.v1.DatabaseSpec\x12(\n\x05users\x18\x0c \x03(\x0b\x32\x19.trove.common.v1.UserSpec\x12*\n\x06\x61\x63\x63\x65ss\x18\r \x01(\x0b\x32\x1a.trove.conductor.v1.Access\x12\x1b\n\x13\x64\x65letion_protection\x18\x0e \x01(\x08\x12\x18\n\x10\x63onfiguration_id\x18\x14 \x01(\t\"b\n\x16\x43reateInstanceResponse\x12\x32\n\x08instance\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\"@\n\x16GetInstanceViewRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\"M\n\x17GetInstanceViewResponse\x12\x32\n\x08instance\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\"T\n\x18ListInstanceViewsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x19ListInstanceViewsResponse\x12\x33\n\tinstances\x18\x01 \x03(\x0b\x32 .trove.conductor.v1.InstanceView\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa6\x01\n\x15UpdateInstanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12 \n\x13\x64\x65letion_protection\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x1d\n\x15\x65xpected_row_versions\x18\x05 \x03(\x03\x42\x16\n\x14_deletion_protection\"L\n\x16UpdateInstanceResponse\x12\x32\n\x08instance\x18\x01 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\"r\n\x15\x44\x65leteInstanceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x1d\n\x15\x65xpected_row_versions\x18\x04 \x03(\x03\".\n\x16\x44\x65leteInstanceResponse\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\">\n\x13GetOperationRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0coperation_id\x18\x02 \x01(\t\"H\n\x14GetOperationResponse\x12\x30\n\toperation\x18\x01 \x01(\x0b\x32\x1d.trove.conductor.v1.Operation\"f\n\x15ListOperationsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0binstance_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"d\n\x16ListOperationsResponse\x12\x31\n\noperations\x18\x01 \x03(\x0b\x32\x1d.trove.conductor.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x0fGetQuotaRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"H\n\x10GetQuotaResponse\x12\x34\n\tresources\x18\x01 \x03(\x0b\x32!.trove.conductor.v1.QuotaResource\"R\n\rQuotaResource\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x0e\n\x06in_use\x18\x03 \x01(\x03\x12\x10\n\x08reserved\x18\x04 \x01(\x03\x32\xcd\x06\n\x0fInstanceService\x12g\n\x0e\x43reateInstance\x12).trove.conductor.v1.CreateInstanceRequest\x1a*.trove.conductor.v1.CreateInstanceResponse\x12j\n\x0fGetInstanceView\x12*.trove.conductor.v1.GetInstanceViewRequest\x1a+.trove.conductor.v1.GetInstanceViewResponse\x12p\n\x11ListInstanceViews\x12,.trove.conductor.v1.ListInstanceViewsRequest\x1a-.trove.conductor.v1.ListInstanceViewsResponse\x12g\n\x0eUpdateInstance\x12).trove.conductor.v1.UpdateInstanceRequest\x1a*.trove.conductor.v1.UpdateInstanceResponse\x12g\n\x0e\x44\x65leteInstance\x12).trove.conductor.v1.DeleteInstanceRequest\x1a*.trove.conductor.v1.DeleteInstanceResponse\x12\x61\n\x0cGetOperation\x12\'.trove.conductor.v1.GetOperationRequest\x1a(.trove.conductor.v1.GetOperationResponse\x12g\n\x0eListOperations\x12).trove.conductor.v1.ListOperationsRequest\x1a*.trove.conductor.v1.ListOperationsResponse\x12U\n\x08GetQuota\x12#.trove.conductor.v1.GetQuotaRequest\x1a$.trove.conductor.v1.GetQuotaResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,39 +34,39 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.conductor.v1.instance
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATEINSTANCEREQUEST']._serialized_start=132
-  _globals['_CREATEINSTANCEREQUEST']._serialized_end=552
-  _globals['_CREATEINSTANCERESPONSE']._serialized_start=554
-  _globals['_CREATEINSTANCERESPONSE']._serialized_end=652
-  _globals['_GETINSTANCEVIEWREQUEST']._serialized_start=654
-  _globals['_GETINSTANCEVIEWREQUEST']._serialized_end=718
-  _globals['_GETINSTANCEVIEWRESPONSE']._serialized_start=720
-  _globals['_GETINSTANCEVIEWRESPONSE']._serialized_end=797
-  _globals['_LISTINSTANCEVIEWSREQUEST']._serialized_start=799
-  _globals['_LISTINSTANCEVIEWSREQUEST']._serialized_end=883
-  _globals['_LISTINSTANCEVIEWSRESPONSE']._serialized_start=885
-  _globals['_LISTINSTANCEVIEWSRESPONSE']._serialized_end=990
-  _globals['_UPDATEINSTANCEREQUEST']._serialized_start=993
-  _globals['_UPDATEINSTANCEREQUEST']._serialized_end=1159
-  _globals['_UPDATEINSTANCERESPONSE']._serialized_start=1161
-  _globals['_UPDATEINSTANCERESPONSE']._serialized_end=1237
-  _globals['_DELETEINSTANCEREQUEST']._serialized_start=1239
-  _globals['_DELETEINSTANCEREQUEST']._serialized_end=1353
-  _globals['_DELETEINSTANCERESPONSE']._serialized_start=1355
-  _globals['_DELETEINSTANCERESPONSE']._serialized_end=1401
-  _globals['_GETOPERATIONREQUEST']._serialized_start=1403
-  _globals['_GETOPERATIONREQUEST']._serialized_end=1465
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=1467
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=1539
-  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1541
-  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1643
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1645
-  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1745
-  _globals['_GETQUOTAREQUEST']._serialized_start=1747
-  _globals['_GETQUOTAREQUEST']._serialized_end=1783
-  _globals['_GETQUOTARESPONSE']._serialized_start=1785
-  _globals['_GETQUOTARESPONSE']._serialized_end=1857
-  _globals['_QUOTARESOURCE']._serialized_start=1859
-  _globals['_QUOTARESOURCE']._serialized_end=1941
-  _globals['_INSTANCESERVICE']._serialized_start=1944
-  _globals['_INSTANCESERVICE']._serialized_end=2789
+  _globals['_CREATEINSTANCEREQUEST']._serialized_end=578
+  _globals['_CREATEINSTANCERESPONSE']._serialized_start=580
+  _globals['_CREATEINSTANCERESPONSE']._serialized_end=678
+  _globals['_GETINSTANCEVIEWREQUEST']._serialized_start=680
+  _globals['_GETINSTANCEVIEWREQUEST']._serialized_end=744
+  _globals['_GETINSTANCEVIEWRESPONSE']._serialized_start=746
+  _globals['_GETINSTANCEVIEWRESPONSE']._serialized_end=823
+  _globals['_LISTINSTANCEVIEWSREQUEST']._serialized_start=825
+  _globals['_LISTINSTANCEVIEWSREQUEST']._serialized_end=909
+  _globals['_LISTINSTANCEVIEWSRESPONSE']._serialized_start=911
+  _globals['_LISTINSTANCEVIEWSRESPONSE']._serialized_end=1016
+  _globals['_UPDATEINSTANCEREQUEST']._serialized_start=1019
+  _globals['_UPDATEINSTANCEREQUEST']._serialized_end=1185
+  _globals['_UPDATEINSTANCERESPONSE']._serialized_start=1187
+  _globals['_UPDATEINSTANCERESPONSE']._serialized_end=1263
+  _globals['_DELETEINSTANCEREQUEST']._serialized_start=1265
+  _globals['_DELETEINSTANCEREQUEST']._serialized_end=1379
+  _globals['_DELETEINSTANCERESPONSE']._serialized_start=1381
+  _globals['_DELETEINSTANCERESPONSE']._serialized_end=1427
+  _globals['_GETOPERATIONREQUEST']._serialized_start=1429
+  _globals['_GETOPERATIONREQUEST']._serialized_end=1491
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=1493
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=1565
+  _globals['_LISTOPERATIONSREQUEST']._serialized_start=1567
+  _globals['_LISTOPERATIONSREQUEST']._serialized_end=1669
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_start=1671
+  _globals['_LISTOPERATIONSRESPONSE']._serialized_end=1771
+  _globals['_GETQUOTAREQUEST']._serialized_start=1773
+  _globals['_GETQUOTAREQUEST']._serialized_end=1809
+  _globals['_GETQUOTARESPONSE']._serialized_start=1811
+  _globals['_GETQUOTARESPONSE']._serialized_end=1883
+  _globals['_QUOTARESOURCE']._serialized_start=1885
+  _globals['_QUOTARESOURCE']._serialized_end=1967
+  _globals['_INSTANCESERVICE']._serialized_start=1970
+  _globals['_INSTANCESERVICE']._serialized_end=2815
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class CreateInstanceRequest(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
     DELETION_PROTECTION_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the caller (AIP-155); repeats answer the same instance."""
     tenant_id: _builtins.str
@@ -54,6 +55,8 @@ class CreateInstanceRequest(_message.Message):
     availability_zone: _builtins.str
     deletion_protection: _builtins.bool
     """Whether deletes are refused until this is lifted."""
+    configuration_id: _builtins.str
+    """Configuration group to attach from the start; empty means none."""
     @_builtins.property
     def flavor(self) -> _resources_pb2.Flavor: ...
     @_builtins.property
@@ -79,10 +82,11 @@ class CreateInstanceRequest(_message.Message):
         users: _abc.Iterable[_engine_pb2.UserSpec] | None = ...,
         access: _resources_pb2.Access | None = ...,
         deletion_protection: _builtins.bool = ...,
+        configuration_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "flavor", b"flavor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "availability_zone", b"availability_zone", "databases", b"databases", "datastore", b"datastore", "datastore_version", b"datastore_version", "deletion_protection", b"deletion_protection", "flavor", b"flavor", "name", b"name", "region", b"region", "request_id", b"request_id", "tenant_id", b"tenant_id", "users", b"users", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "availability_zone", b"availability_zone", "configuration_id", b"configuration_id", "databases", b"databases", "datastore", b"datastore", "datastore_version", b"datastore_version", "deletion_protection", b"deletion_protection", "flavor", b"flavor", "name", b"name", "region", b"region", "request_id", b"request_id", "tenant_id", b"tenant_id", "users", b"users", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from trove_grpc.gen.common.v1 import engine_pb2 as trove_dot_common_dot_v1_dot_e
 from trove_grpc.gen.conductor.v1 import resources_pb2 as trove_dot_conductor_dot_v1_dot_resources__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trove/conductor/v1/operation_service.proto\x12\x12trove.conductor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctrove/common/v1/engine.proto\x1a\"trove/conductor/v1/resources.proto\"B\n\x19ListOpenOperationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x1aListOpenOperationsResponse\x12\x31\n\noperations\x18\x01 \x03(\x0b\x32\x1d.trove.conductor.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x18GetOperationInputRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\xcd\x02\n\x19GetOperationInputResponse\x12\x30\n\toperation\x18\x01 \x01(\x0b\x32\x1d.trove.conductor.v1.Operation\x12\x32\n\x08instance\x18\x02 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\x12\x30\n\tdatabases\x18\x03 \x03(\x0b\x32\x1d.trove.common.v1.DatabaseSpec\x12\x30\n\tplacement\x18\x04 \x01(\x0b\x32\x1d.trove.conductor.v1.Placement\x12\x13\n\x0b\x65ngine_port\x18\x05 \x01(\x05\x12\x31\n\rtarget_flavor\x18\x06 \x01(\x0b\x32\x1a.trove.conductor.v1.Flavor\x12\x1e\n\x16target_volume_size_gib\x18\x07 \x01(\x03\"E\n\tPlacement\x12\x12\n\ncompute_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x11\n\tdns_names\x18\x03 \x03(\t\"2\n\x1aGetOperationSecretsRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"G\n\x1bGetOperationSecretsResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.trove.common.v1.UserSpec\"z\n\x11RecordStepRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x11\n\tstep_name\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.trove.conductor.v1.StepState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x14\n\x12RecordStepResponse\"_\n\x16RecordPlacementRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x30\n\tplacement\x18\x02 \x01(\x0b\x32\x1d.trove.conductor.v1.Placement\"\x19\n\x17RecordPlacementResponse\"\x8b\x01\n\x16\x46inishOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".trove.conductor.v1.OperationState\x12(\n\x05\x66\x61ult\x18\x03 \x01(\x0b\x32\x19.trove.conductor.v1.Fault\"\x19\n\x17\x46inishOperationResponse\"+\n\x14GetGuestStateRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\xd7\x01\n\x15GetGuestStateResponse\x12\x12\n\nis_present\x18\x01 \x01(\x08\x12\x15\n\rsession_epoch\x18\x02 \x01(\x03\x12\x31\n\x0bobservation\x18\x03 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x34\n\x10last_report_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07silence\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration2\x8c\x06\n\x10OperationService\x12s\n\x12ListOpenOperations\x12-.trove.conductor.v1.ListOpenOperationsRequest\x1a..trove.conductor.v1.ListOpenOperationsResponse\x12p\n\x11GetOperationInput\x12,.trove.conductor.v1.GetOperationInputRequest\x1a-.trove.conductor.v1.GetOperationInputResponse\x12v\n\x13GetOperationSecrets\x12..trove.conductor.v1.GetOperationSecretsRequest\x1a/.trove.conductor.v1.GetOperationSecretsResponse\x12[\n\nRecordStep\x12%.trove.conductor.v1.RecordStepRequest\x1a&.trove.conductor.v1.RecordStepResponse\x12j\n\x0fRecordPlacement\x12*.trove.conductor.v1.RecordPlacementRequest\x1a+.trove.conductor.v1.RecordPlacementResponse\x12j\n\x0f\x46inishOperation\x12*.trove.conductor.v1.FinishOperationRequest\x1a+.trove.conductor.v1.FinishOperationResponse\x12\x64\n\rGetGuestState\x12(.trove.conductor.v1.GetGuestStateRequest\x1a).trove.conductor.v1.GetGuestStateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trove/conductor/v1/operation_service.proto\x12\x12trove.conductor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctrove/common/v1/engine.proto\x1a\"trove/conductor/v1/resources.proto\"B\n\x19ListOpenOperationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x1aListOpenOperationsResponse\x12\x31\n\noperations\x18\x01 \x03(\x0b\x32\x1d.trove.conductor.v1.Operation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x18GetOperationInputRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"\xfd\x02\n\x19GetOperationInputResponse\x12\x30\n\toperation\x18\x01 \x01(\x0b\x32\x1d.trove.conductor.v1.Operation\x12\x32\n\x08instance\x18\x02 \x01(\x0b\x32 .trove.conductor.v1.InstanceView\x12\x30\n\tdatabases\x18\x03 \x03(\x0b\x32\x1d.trove.common.v1.DatabaseSpec\x12\x30\n\tplacement\x18\x04 \x01(\x0b\x32\x1d.trove.conductor.v1.Placement\x12\x13\n\x0b\x65ngine_port\x18\x05 \x01(\x05\x12\x31\n\rtarget_flavor\x18\x06 \x01(\x0b\x32\x1a.trove.conductor.v1.Flavor\x12\x1e\n\x16target_volume_size_gib\x18\x07 \x01(\x03\x12.\n\nparameters\x18\x14 \x03(\x0b\x32\x1a.trove.common.v1.Parameter\"E\n\tPlacement\x12\x12\n\ncompute_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\x12\x11\n\tdns_names\x18\x03 \x03(\t\"2\n\x1aGetOperationSecretsRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\"G\n\x1bGetOperationSecretsResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.trove.common.v1.UserSpec\"z\n\x11RecordStepRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x11\n\tstep_name\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.trove.conductor.v1.StepState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x14\n\x12RecordStepResponse\"_\n\x16RecordPlacementRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x30\n\tplacement\x18\x02 \x01(\x0b\x32\x1d.trove.conductor.v1.Placement\"\x19\n\x17RecordPlacementResponse\"\x8b\x01\n\x16\x46inishOperationRequest\x12\x14\n\x0coperation_id\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".trove.conductor.v1.OperationState\x12(\n\x05\x66\x61ult\x18\x03 \x01(\x0b\x32\x19.trove.conductor.v1.Fault\"\x19\n\x17\x46inishOperationResponse\"+\n\x14GetGuestStateRequest\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\"\xd7\x01\n\x15GetGuestStateResponse\x12\x12\n\nis_present\x18\x01 \x01(\x08\x12\x15\n\rsession_epoch\x18\x02 \x01(\x03\x12\x31\n\x0bobservation\x18\x03 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x34\n\x10last_report_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07silence\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration2\x8c\x06\n\x10OperationService\x12s\n\x12ListOpenOperations\x12-.trove.conductor.v1.ListOpenOperationsRequest\x1a..trove.conductor.v1.ListOpenOperationsResponse\x12p\n\x11GetOperationInput\x12,.trove.conductor.v1.GetOperationInputRequest\x1a-.trove.conductor.v1.GetOperationInputResponse\x12v\n\x13GetOperationSecrets\x12..trove.conductor.v1.GetOperationSecretsRequest\x1a/.trove.conductor.v1.GetOperationSecretsResponse\x12[\n\nRecordStep\x12%.trove.conductor.v1.RecordStepRequest\x1a&.trove.conductor.v1.RecordStepResponse\x12j\n\x0fRecordPlacement\x12*.trove.conductor.v1.RecordPlacementRequest\x1a+.trove.conductor.v1.RecordPlacementResponse\x12j\n\x0f\x46inishOperation\x12*.trove.conductor.v1.FinishOperationRequest\x1a+.trove.conductor.v1.FinishOperationResponse\x12\x64\n\rGetGuestState\x12(.trove.conductor.v1.GetGuestStateRequest\x1a).trove.conductor.v1.GetGuestStateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,29 +42,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETOPERATIONINPUTREQUEST']._serialized_start=371
   _globals['_GETOPERATIONINPUTREQUEST']._serialized_end=419
   _globals['_GETOPERATIONINPUTRESPONSE']._serialized_start=422
-  _globals['_GETOPERATIONINPUTRESPONSE']._serialized_end=755
-  _globals['_PLACEMENT']._serialized_start=757
-  _globals['_PLACEMENT']._serialized_end=826
-  _globals['_GETOPERATIONSECRETSREQUEST']._serialized_start=828
-  _globals['_GETOPERATIONSECRETSREQUEST']._serialized_end=878
-  _globals['_GETOPERATIONSECRETSRESPONSE']._serialized_start=880
-  _globals['_GETOPERATIONSECRETSRESPONSE']._serialized_end=951
-  _globals['_RECORDSTEPREQUEST']._serialized_start=953
-  _globals['_RECORDSTEPREQUEST']._serialized_end=1075
-  _globals['_RECORDSTEPRESPONSE']._serialized_start=1077
-  _globals['_RECORDSTEPRESPONSE']._serialized_end=1097
-  _globals['_RECORDPLACEMENTREQUEST']._serialized_start=1099
-  _globals['_RECORDPLACEMENTREQUEST']._serialized_end=1194
-  _globals['_RECORDPLACEMENTRESPONSE']._serialized_start=1196
-  _globals['_RECORDPLACEMENTRESPONSE']._serialized_end=1221
-  _globals['_FINISHOPERATIONREQUEST']._serialized_start=1224
-  _globals['_FINISHOPERATIONREQUEST']._serialized_end=1363
-  _globals['_FINISHOPERATIONRESPONSE']._serialized_start=1365
-  _globals['_FINISHOPERATIONRESPONSE']._serialized_end=1390
-  _globals['_GETGUESTSTATEREQUEST']._serialized_start=1392
-  _globals['_GETGUESTSTATEREQUEST']._serialized_end=1435
-  _globals['_GETGUESTSTATERESPONSE']._serialized_start=1438
-  _globals['_GETGUESTSTATERESPONSE']._serialized_end=1653
-  _globals['_OPERATIONSERVICE']._serialized_start=1656
-  _globals['_OPERATIONSERVICE']._serialized_end=2436
+  _globals['_GETOPERATIONINPUTRESPONSE']._serialized_end=803
+  _globals['_PLACEMENT']._serialized_start=805
+  _globals['_PLACEMENT']._serialized_end=874
+  _globals['_GETOPERATIONSECRETSREQUEST']._serialized_start=876
+  _globals['_GETOPERATIONSECRETSREQUEST']._serialized_end=926
+  _globals['_GETOPERATIONSECRETSRESPONSE']._serialized_start=928
+  _globals['_GETOPERATIONSECRETSRESPONSE']._serialized_end=999
+  _globals['_RECORDSTEPREQUEST']._serialized_start=1001
+  _globals['_RECORDSTEPREQUEST']._serialized_end=1123
+  _globals['_RECORDSTEPRESPONSE']._serialized_start=1125
+  _globals['_RECORDSTEPRESPONSE']._serialized_end=1145
+  _globals['_RECORDPLACEMENTREQUEST']._serialized_start=1147
+  _globals['_RECORDPLACEMENTREQUEST']._serialized_end=1242
+  _globals['_RECORDPLACEMENTRESPONSE']._serialized_start=1244
+  _globals['_RECORDPLACEMENTRESPONSE']._serialized_end=1269
+  _globals['_FINISHOPERATIONREQUEST']._serialized_start=1272
+  _globals['_FINISHOPERATIONREQUEST']._serialized_end=1411
+  _globals['_FINISHOPERATIONRESPONSE']._serialized_start=1413
+  _globals['_FINISHOPERATIONRESPONSE']._serialized_end=1438
+  _globals['_GETGUESTSTATEREQUEST']._serialized_start=1440
+  _globals['_GETGUESTSTATEREQUEST']._serialized_end=1483
+  _globals['_GETGUESTSTATERESPONSE']._serialized_start=1486
+  _globals['_GETGUESTSTATERESPONSE']._serialized_end=1701
+  _globals['_OPERATIONSERVICE']._serialized_start=1704
+  _globals['_OPERATIONSERVICE']._serialized_end=2484
 # @@protoc_insertion_point(module_scope)

@@ -106,6 +106,7 @@ class GetOperationInputResponse(_message.Message):
     ENGINE_PORT_FIELD_NUMBER: _builtins.int
     TARGET_FLAVOR_FIELD_NUMBER: _builtins.int
     TARGET_VOLUME_SIZE_GIB_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     engine_port: _builtins.int
     """Engine port, from the datastore."""
     target_volume_size_gib: _builtins.int
@@ -123,6 +124,10 @@ class GetOperationInputResponse(_message.Message):
     def target_flavor(self) -> _resources_pb2.Flavor:
         """What a resize is to arrive at; `instance` shows what it has until then."""
 
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_engine_pb2.Parameter]:
+        """What the engine's configuration is to be: the attached group's values."""
+
     def __init__(
         self,
         *,
@@ -133,10 +138,11 @@ class GetOperationInputResponse(_message.Message):
         engine_port: _builtins.int = ...,
         target_flavor: _resources_pb2.Flavor | None = ...,
         target_volume_size_gib: _builtins.int = ...,
+        parameters: _abc.Iterable[_engine_pb2.Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "operation", b"operation", "placement", b"placement", "target_flavor", b"target_flavor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "engine_port", b"engine_port", "instance", b"instance", "operation", b"operation", "placement", b"placement", "target_flavor", b"target_flavor", "target_volume_size_gib", b"target_volume_size_gib"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases", b"databases", "engine_port", b"engine_port", "instance", b"instance", "operation", b"operation", "parameters", b"parameters", "placement", b"placement", "target_flavor", b"target_flavor", "target_volume_size_gib", b"target_volume_size_gib"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,33 +26,35 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from trove_grpc.gen.common.v1 import engine_pb2 as trove_dot_common_dot_v1_dot_engine__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trove/conductor/v1/resources.proto\x12\x12trove.conductor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctrove/common/v1/engine.proto\"\x9b\x06\n\x0cInstanceView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x18\n\x10operating_status\x18\x05 \x01(\t\x12\x1f\n\x17operating_status_reason\x18\x06 \x01(\t\x12?\n\x11\x64\x61tastore_version\x18\x07 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\x12*\n\x06\x66lavor\x18\x08 \x01(\x0b\x32\x1a.trove.conductor.v1.Flavor\x12\x17\n\x0fvolume_size_gib\x18\t \x01(\x03\x12\x13\n\x0bvolume_type\x18\n \x01(\t\x12\x0e\n\x06region\x18\x0b \x01(\t\x12\x19\n\x11\x61vailability_zone\x18\x0c \x01(\t\x12\x11\n\taddresses\x18\r \x03(\t\x12*\n\x06\x61\x63\x63\x65ss\x18\x0e \x01(\x0b\x32\x1a.trove.conductor.v1.Access\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10last_report_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bobservation\x18\x12 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12(\n\x05\x66\x61ult\x18\x13 \x01(\x0b\x32\x19.trove.conductor.v1.Fault\x12\x14\n\x0coperation_id\x18\x14 \x01(\t\x12\x10\n\x08hostname\x18\x15 \x01(\t\x12\x12\n\ngeneration\x18\x16 \x01(\x03\x12+\n\x07members\x18\x17 \x03(\x0b\x32\x1a.trove.conductor.v1.Member\x12\x1b\n\x13\x64\x65letion_protection\x18\x18 \x01(\x08\x12\x13\n\x0brow_version\x18\x19 \x01(\x03\"\"\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\"2\n\x06\x41\x63\x63\x65ss\x12\x11\n\tis_public\x18\x01 \x01(\x08\x12\x15\n\rallowed_cidrs\x18\x02 \x03(\t\"Z\n\x05\x46\x61ult\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x06\x46lavor\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07ram_mib\x18\x03 \x01(\x03\x12\r\n\x05vcpus\x18\x04 \x01(\x05\x12\x10\n\x08\x64isk_gib\x18\x05 \x01(\x03\"y\n\tDatastore\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\x12\x64\x65\x66\x61ult_version_id\x18\x03 \x01(\t\x12\x36\n\x08versions\x18\x04 \x03(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"\x88\x02\n\x10\x44\x61tastoreVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x61tastore_id\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x61tastore_name\x18\x05 \x01(\t\x12\x0f\n\x07manager\x18\x06 \x01(\t\x12\x11\n\tis_active\x18\x07 \x01(\x08\x12\x10\n\x08packages\x18\x08 \x03(\t\x12\x10\n\x08image_id\x18\t \x01(\t\x12\x12\n\nimage_tags\x18\n \x03(\t\x12\x14\n\x0cregistry_ext\x18\x0b \x01(\t\x12\x15\n\rrepl_strategy\x18\x0c \x01(\t\x12\x12\n\nis_default\x18\r \x01(\x08\"\xc6\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x31\n\x05state\x18\x05 \x01(\x0e\x32\".trove.conductor.v1.OperationState\x12\'\n\x05steps\x18\x06 \x03(\x0b\x32\x18.trove.conductor.v1.Step\x12(\n\x05\x66\x61ult\x18\x07 \x01(\x0b\x32\x19.trove.conductor.v1.Fault\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\n \x01(\t\"\xb0\x01\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.trove.conductor.v1.StepState\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*\xc1\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_PENDING\x10\x01\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x02\x12\x1d\n\x19OPERATION_STATE_SUCCEEDED\x10\x03\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x04\x12\x19\n\x15OPERATION_STATE_STUCK\x10\x05*\x87\x01\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12STEP_STATE_RUNNING\x10\x01\x12\x18\n\x14STEP_STATE_SUCCEEDED\x10\x02\x12\x15\n\x11STEP_STATE_FAILED\x10\x03\x12\x15\n\x11STEP_STATE_UNDONE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"trove/conductor/v1/resources.proto\x12\x12trove.conductor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctrove/common/v1/engine.proto\"\xd9\x06\n\x0cInstanceView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06status\x18\x04 \x01(\t\x12\x18\n\x10operating_status\x18\x05 \x01(\t\x12\x1f\n\x17operating_status_reason\x18\x06 \x01(\t\x12?\n\x11\x64\x61tastore_version\x18\x07 \x01(\x0b\x32$.trove.conductor.v1.DatastoreVersion\x12*\n\x06\x66lavor\x18\x08 \x01(\x0b\x32\x1a.trove.conductor.v1.Flavor\x12\x17\n\x0fvolume_size_gib\x18\t \x01(\x03\x12\x13\n\x0bvolume_type\x18\n \x01(\t\x12\x0e\n\x06region\x18\x0b \x01(\t\x12\x19\n\x11\x61vailability_zone\x18\x0c \x01(\t\x12\x11\n\taddresses\x18\r \x03(\t\x12*\n\x06\x61\x63\x63\x65ss\x18\x0e \x01(\x0b\x32\x1a.trove.conductor.v1.Access\x12/\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x10last_report_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bobservation\x18\x12 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12(\n\x05\x66\x61ult\x18\x13 \x01(\x0b\x32\x19.trove.conductor.v1.Fault\x12\x14\n\x0coperation_id\x18\x14 \x01(\t\x12\x10\n\x08hostname\x18\x15 \x01(\t\x12\x12\n\ngeneration\x18\x16 \x01(\x03\x12+\n\x07members\x18\x17 \x03(\x0b\x32\x1a.trove.conductor.v1.Member\x12\x1b\n\x13\x64\x65letion_protection\x18\x18 \x01(\x08\x12\x13\n\x0brow_version\x18\x19 \x01(\x03\x12<\n\rconfiguration\x18( \x01(\x0b\x32%.trove.conductor.v1.ConfigurationName\"-\n\x11\x43onfigurationName\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\"\n\x06Member\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\"2\n\x06\x41\x63\x63\x65ss\x12\x11\n\tis_public\x18\x01 \x01(\x08\x12\x15\n\rallowed_cidrs\x18\x02 \x03(\t\"Z\n\x05\x46\x61ult\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65tails\x18\x02 \x01(\t\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x06\x46lavor\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07ram_mib\x18\x03 \x01(\x03\x12\r\n\x05vcpus\x18\x04 \x01(\x05\x12\x10\n\x08\x64isk_gib\x18\x05 \x01(\x03\"y\n\tDatastore\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x1a\n\x12\x64\x65\x66\x61ult_version_id\x18\x03 \x01(\t\x12\x36\n\x08versions\x18\x04 \x03(\x0b\x32$.trove.conductor.v1.DatastoreVersion\"\x88\x02\n\x10\x44\x61tastoreVersion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0c\x64\x61tastore_id\x18\x04 \x01(\t\x12\x16\n\x0e\x64\x61tastore_name\x18\x05 \x01(\t\x12\x0f\n\x07manager\x18\x06 \x01(\t\x12\x11\n\tis_active\x18\x07 \x01(\x08\x12\x10\n\x08packages\x18\x08 \x03(\t\x12\x10\n\x08image_id\x18\t \x01(\t\x12\x12\n\nimage_tags\x18\n \x03(\t\x12\x14\n\x0cregistry_ext\x18\x0b \x01(\t\x12\x15\n\rrepl_strategy\x18\x0c \x01(\t\x12\x12\n\nis_default\x18\r \x01(\x08\"\xc6\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x13\n\x0binstance_id\x18\x04 \x01(\t\x12\x31\n\x05state\x18\x05 \x01(\x0e\x32\".trove.conductor.v1.OperationState\x12\'\n\x05steps\x18\x06 \x03(\x0b\x32\x18.trove.conductor.v1.Step\x12(\n\x05\x66\x61ult\x18\x07 \x01(\x0b\x32\x19.trove.conductor.v1.Fault\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\n \x01(\t\"\xb0\x01\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x05state\x18\x02 \x01(\x0e\x32\x1d.trove.conductor.v1.StepState\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t*\xc1\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_PENDING\x10\x01\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x02\x12\x1d\n\x19OPERATION_STATE_SUCCEEDED\x10\x03\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x04\x12\x19\n\x15OPERATION_STATE_STUCK\x10\x05*\x87\x01\n\tStepState\x12\x1a\n\x16STEP_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12STEP_STATE_RUNNING\x10\x01\x12\x18\n\x14STEP_STATE_SUCCEEDED\x10\x02\x12\x15\n\x11STEP_STATE_FAILED\x10\x03\x12\x15\n\x11STEP_STATE_UNDONE\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.conductor.v1.resources_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONSTATE']._serialized_start=2084
-  _globals['_OPERATIONSTATE']._serialized_end=2277
-  _globals['_STEPSTATE']._serialized_start=2280
-  _globals['_STEPSTATE']._serialized_end=2415
+  _globals['_OPERATIONSTATE']._serialized_start=2193
+  _globals['_OPERATIONSTATE']._serialized_end=2386
+  _globals['_STEPSTATE']._serialized_start=2389
+  _globals['_STEPSTATE']._serialized_end=2524
   _globals['_INSTANCEVIEW']._serialized_start=122
-  _globals['_INSTANCEVIEW']._serialized_end=917
-  _globals['_MEMBER']._serialized_start=919
-  _globals['_MEMBER']._serialized_end=953
-  _globals['_ACCESS']._serialized_start=955
-  _globals['_ACCESS']._serialized_end=1005
-  _globals['_FAULT']._serialized_start=1007
-  _globals['_FAULT']._serialized_end=1097
-  _globals['_FLAVOR']._serialized_start=1099
-  _globals['_FLAVOR']._serialized_end=1183
-  _globals['_DATASTORE']._serialized_start=1185
-  _globals['_DATASTORE']._serialized_end=1306
-  _globals['_DATASTOREVERSION']._serialized_start=1309
-  _globals['_DATASTOREVERSION']._serialized_end=1573
-  _globals['_OPERATION']._serialized_start=1576
-  _globals['_OPERATION']._serialized_end=1902
-  _globals['_STEP']._serialized_start=1905
-  _globals['_STEP']._serialized_end=2081
+  _globals['_INSTANCEVIEW']._serialized_end=979
+  _globals['_CONFIGURATIONNAME']._serialized_start=981
+  _globals['_CONFIGURATIONNAME']._serialized_end=1026
+  _globals['_MEMBER']._serialized_start=1028
+  _globals['_MEMBER']._serialized_end=1062
+  _globals['_ACCESS']._serialized_start=1064
+  _globals['_ACCESS']._serialized_end=1114
+  _globals['_FAULT']._serialized_start=1116
+  _globals['_FAULT']._serialized_end=1206
+  _globals['_FLAVOR']._serialized_start=1208
+  _globals['_FLAVOR']._serialized_end=1292
+  _globals['_DATASTORE']._serialized_start=1294
+  _globals['_DATASTORE']._serialized_end=1415
+  _globals['_DATASTOREVERSION']._serialized_start=1418
+  _globals['_DATASTOREVERSION']._serialized_end=1682
+  _globals['_OPERATION']._serialized_start=1685
+  _globals['_OPERATION']._serialized_end=2011
+  _globals['_STEP']._serialized_start=2014
+  _globals['_STEP']._serialized_end=2190
 # @@protoc_insertion_point(module_scope)

@@ -100,6 +100,7 @@ class InstanceView(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     DELETION_PROTECTION_FIELD_NUMBER: _builtins.int
     ROW_VERSION_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     tenant_id: _builtins.str
     name: _builtins.str
@@ -145,6 +146,10 @@ class InstanceView(_message.Message):
     def members(self) -> _containers.RepeatedCompositeFieldContainer[Global___Member]:
         """Members of the instance's topology; one for kind "single"."""
 
+    @_builtins.property
+    def configuration(self) -> Global___ConfigurationName:
+        """The configuration group attached to it; unset where there is none."""
+
     def __init__(
         self,
         *,
@@ -173,14 +178,39 @@ class InstanceView(_message.Message):
         members: _abc.Iterable[Global___Member] | None = ...,
         deletion_protection: _builtins.bool = ...,
         row_version: _builtins.int = ...,
+        configuration: Global___ConfigurationName | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "create_time", b"create_time", "datastore_version", b"datastore_version", "fault", b"fault", "flavor", b"flavor", "last_report_time", b"last_report_time", "observation", b"observation", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "configuration", b"configuration", "create_time", b"create_time", "datastore_version", b"datastore_version", "fault", b"fault", "flavor", b"flavor", "last_report_time", b"last_report_time", "observation", b"observation", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "addresses", b"addresses", "availability_zone", b"availability_zone", "create_time", b"create_time", "datastore_version", b"datastore_version", "deletion_protection", b"deletion_protection", "fault", b"fault", "flavor", b"flavor", "generation", b"generation", "hostname", b"hostname", "id", b"id", "last_report_time", b"last_report_time", "members", b"members", "name", b"name", "observation", b"observation", "operating_status", b"operating_status", "operating_status_reason", b"operating_status_reason", "operation_id", b"operation_id", "region", b"region", "row_version", b"row_version", "status", b"status", "tenant_id", b"tenant_id", "update_time", b"update_time", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "addresses", b"addresses", "availability_zone", b"availability_zone", "configuration", b"configuration", "create_time", b"create_time", "datastore_version", b"datastore_version", "deletion_protection", b"deletion_protection", "fault", b"fault", "flavor", b"flavor", "generation", b"generation", "hostname", b"hostname", "id", b"id", "last_report_time", b"last_report_time", "members", b"members", "name", b"name", "observation", b"observation", "operating_status", b"operating_status", "operating_status_reason", b"operating_status_reason", "operation_id", b"operation_id", "region", b"region", "row_version", b"row_version", "status", b"status", "tenant_id", b"tenant_id", "update_time", b"update_time", "volume_size_gib", b"volume_size_gib", "volume_type", b"volume_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceView: _TypeAlias = InstanceView  # noqa: Y015
+
+@_typing.final
+class ConfigurationName(_message.Message):
+    """A configuration group, as an instance refers to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigurationName: _TypeAlias = ConfigurationName  # noqa: Y015
 
 @_typing.final
 class Member(_message.Message):

@@ -29,17 +29,17 @@ from trove_grpc.gen.common.v1 import trust_pb2 as trove_dot_common_dot_v1_dot_tr
 from trove_grpc.gen.guest.v1 import accounts_pb2 as trove_dot_guest_dot_v1_dot_accounts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trove/guest/v1/guest_session_service.proto\x12\x0etrove.guest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctrove/common/v1/engine.proto\x1a\x1btrove/common/v1/trust.proto\x1a\x1dtrove/guest/v1/accounts.proto\"\xce\x02\n\x0e\x43onnectRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.trove.guest.v1.HelloH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.trove.guest.v1.HeartbeatH\x00\x12(\n\x06\x63hange\x18\x04 \x01(\x0b\x32\x16.trove.guest.v1.ChangeH\x00\x12\x35\n\rbackup_update\x18\x05 \x01(\x0b\x32\x1c.trove.guest.v1.BackupUpdateH\x00\x12-\n\tlog_chunk\x18\x06 \x01(\x0b\x32\x18.trove.guest.v1.LogChunkH\x00\x12\x37\n\x0e\x63ommand_result\x18\x07 \x01(\x0b\x32\x1d.trove.guest.v1.CommandResultH\x00\x42\t\n\x07message\"\xf0\x01\n\x05Hello\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x17\n\x0fmachine_id_hash\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x05 \x01(\x03\x12.\n\nguest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bobservation\x18\x07 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x15\n\rengine_serial\x18\x08 \x01(\t\"m\n\tHeartbeat\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\x03\x12\x15\n\rengine_serial\x18\x03 \x01(\t\"N\n\x06\x43hange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\x31\n\x0bobservation\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"\x96\x01\n\x0c\x42\x61\x63kupUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.trove.guest.v1.BackupState\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"K\n\x08LogChunk\x12\x10\n\x08log_name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07is_last\x18\x04 \x01(\x08\"\x80\x03\n\rCommandResult\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x02 \x01(\t\x12\x15\n\rerror_message\x18\x03 \x01(\t\x12\x30\n\x07prepare\x18\x04 \x01(\x0b\x32\x1d.trove.guest.v1.PrepareResultH\x00\x12.\n\x06\x65ngine\x18\x05 \x01(\x0b\x32\x1c.trove.guest.v1.EngineResultH\x00\x12*\n\x04ping\x18\x06 \x01(\x0b\x32\x1a.trove.guest.v1.PingResultH\x00\x12\x34\n\tdatabases\x18\x14 \x01(\x0b\x32\x1f.trove.guest.v1.DatabasesResultH\x00\x12,\n\x05users\x18\x15 \x01(\x0b\x32\x1b.trove.guest.v1.UsersResultH\x00\x12\x32\n\x08\x61\x63\x63ounts\x18\x16 \x01(\x0b\x32\x1e.trove.guest.v1.AccountsResultH\x00\x42\x08\n\x06result\"Z\n\rPrepareResult\x12\x16\n\x0e\x65ngine_version\x18\x01 \x01(\t\x12\x31\n\x0bobservation\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"A\n\x0c\x45ngineResult\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"?\n\nPingResult\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"\xc1\x02\n\x0f\x43onnectResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.trove.guest.v1.WelcomeH\x00\x12*\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x17.trove.guest.v1.CommandH\x00\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x18.trove.guest.v1.SettingsH\x00\x12\x35\n\rbundle_notice\x18\x04 \x01(\x0b\x32\x1c.trove.guest.v1.BundleNoticeH\x00\x12:\n\x0f\x61\x63knowledgement\x18\x05 \x01(\x0b\x32\x1f.trove.guest.v1.AcknowledgementH\x00\x12*\n\x07goodbye\x18\x06 \x01(\x0b\x32\x17.trove.guest.v1.GoodbyeH\x00\x42\t\n\x07message\"\x95\x01\n\x07Welcome\x12\x15\n\rsession_epoch\x18\x01 \x01(\x03\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08settings\x18\x03 \x01(\x0b\x32\x18.trove.guest.v1.Settings\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\x03\"\xed\x01\n\x08Settings\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10reconnect_window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x0erenewal_window\x18\x03 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\x12=\n\x15\x65ngine_renewal_window\x18\x04 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\"&\n\x0c\x42undleNotice\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\x03\"\x1d\n\x0f\x41\x63knowledgement\x12\n\n\x02id\x18\x01 \x01(\t\"8\n\x07Goodbye\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.trove.guest.v1.GoodbyeReason\"\xdf\x08\n\x07\x43ommand\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x07prepare\x18\x04 \x01(\x0b\x32\x1d.trove.guest.v1.PrepareActionH\x00\x12,\n\x05start\x18\x05 \x01(\x0b\x32\x1b.trove.guest.v1.StartActionH\x00\x12*\n\x04stop\x18\x06 \x01(\x0b\x32\x1a.trove.guest.v1.StopActionH\x00\x12\x30\n\x07restart\x18\x07 \x01(\x0b\x32\x1d.trove.guest.v1.RestartActionH\x00\x12*\n\x04ping\x18\x08 \x01(\x0b\x32\x1a.trove.guest.v1.PingActionH\x00\x12=\n\x0elist_databases\x18\x14 \x01(\x0b\x32#.trove.guest.v1.ListDatabasesActionH\x00\x12\x41\n\x10\x63reate_databases\x18\x15 \x01(\x0b\x32%.trove.guest.v1.CreateDatabasesActionH\x00\x12?\n\x0f\x64\x65lete_database\x18\x16 \x01(\x0b\x32$.trove.guest.v1.DeleteDatabaseActionH\x00\x12\x35\n\nlist_users\x18\x17 \x01(\x0b\x32\x1f.trove.guest.v1.ListUsersActionH\x00\x12\x31\n\x08get_user\x18\x18 \x01(\x0b\x32\x1d.trove.guest.v1.GetUserActionH\x00\x12\x39\n\x0c\x63reate_users\x18\x19 \x01(\x0b\x32!.trove.guest.v1.CreateUsersActionH\x00\x12\x39\n\x0cupdate_users\x18\x1a \x01(\x0b\x32!.trove.guest.v1.UpdateUsersActionH\x00\x12\x37\n\x0b\x64\x65lete_user\x18\x1b \x01(\x0b\x32 .trove.guest.v1.DeleteUserActionH\x00\x12\x39\n\x0cgrant_access\x18\x1c \x01(\x0b\x32!.trove.guest.v1.GrantAccessActionH\x00\x12;\n\rrevoke_access\x18\x1d \x01(\x0b\x32\".trove.guest.v1.RevokeAccessActionH\x00\x12\x37\n\x0b\x65nable_root\x18\x1e \x01(\x0b\x32 .trove.guest.v1.EnableRootActionH\x00\x12\x39\n\x0c\x64isable_root\x18\x1f \x01(\x0b\x32!.trove.guest.v1.DisableRootActionH\x00\x12.\n\x06resize\x18\n \x01(\x0b\x32\x1c.trove.guest.v1.ResizeActionH\x00\x12\x14\n\x0coperation_id\x18\t \x01(\tB\x08\n\x06\x61\x63tion\"\xc9\x01\n\rPrepareAction\x12\x0f\n\x07manager\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x18\n\x10listen_addresses\x18\x03 \x03(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x12\n\nmemory_mib\x18\x05 \x01(\x03\x12\x30\n\tdatabases\x18\x06 \x03(\x0b\x32\x1d.trove.common.v1.DatabaseSpec\x12(\n\x05users\x18\x07 \x03(\x0b\x32\x19.trove.common.v1.UserSpec\"\r\n\x0bStartAction\"\x0c\n\nStopAction\"\x0f\n\rRestartAction\"l\n\x0cResizeAction\x12\x12\n\nmemory_mib\x18\x01 \x01(\x03\x12\x1b\n\x13previous_memory_mib\x18\x02 \x01(\x03\x12+\n\x08patience\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0c\n\nPingAction*{\n\x0b\x42\x61\x63kupState\x12\x1c\n\x18\x42\x41\x43KUP_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42\x41\x43KUP_STATE_BUILDING\x10\x01\x12\x1a\n\x16\x42\x41\x43KUP_STATE_COMPLETED\x10\x02\x12\x17\n\x13\x42\x41\x43KUP_STATE_FAILED\x10\x03*i\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_HANDOVER\x10\x01\x12\x1b\n\x17GOODBYE_REASON_DRAINING\x10\x02\x32\x65\n\x13GuestSessionService\x12N\n\x07\x43onnect\x12\x1e.trove.guest.v1.ConnectRequest\x1a\x1f.trove.guest.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*trove/guest/v1/guest_session_service.proto\x12\x0etrove.guest.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctrove/common/v1/engine.proto\x1a\x1btrove/common/v1/trust.proto\x1a\x1dtrove/guest/v1/accounts.proto\"\xce\x02\n\x0e\x43onnectRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.trove.guest.v1.HelloH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.trove.guest.v1.HeartbeatH\x00\x12(\n\x06\x63hange\x18\x04 \x01(\x0b\x32\x16.trove.guest.v1.ChangeH\x00\x12\x35\n\rbackup_update\x18\x05 \x01(\x0b\x32\x1c.trove.guest.v1.BackupUpdateH\x00\x12-\n\tlog_chunk\x18\x06 \x01(\x0b\x32\x18.trove.guest.v1.LogChunkH\x00\x12\x37\n\x0e\x63ommand_result\x18\x07 \x01(\x0b\x32\x1d.trove.guest.v1.CommandResultH\x00\x42\t\n\x07message\"\xf0\x01\n\x05Hello\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x17\n\x0fmachine_id_hash\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x05 \x01(\x03\x12.\n\nguest_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0bobservation\x18\x07 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x15\n\rengine_serial\x18\x08 \x01(\t\"m\n\tHeartbeat\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\x03\x12\x15\n\rengine_serial\x18\x03 \x01(\t\"N\n\x06\x43hange\x12\x11\n\tchange_id\x18\x01 \x01(\t\x12\x31\n\x0bobservation\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"\x96\x01\n\x0c\x42\x61\x63kupUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x11\n\tbackup_id\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.trove.guest.v1.BackupState\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\t\"K\n\x08LogChunk\x12\x10\n\x08log_name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07is_last\x18\x04 \x01(\x08\"\xb6\x03\n\rCommandResult\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x02 \x01(\t\x12\x15\n\rerror_message\x18\x03 \x01(\t\x12\x30\n\x07prepare\x18\x04 \x01(\x0b\x32\x1d.trove.guest.v1.PrepareResultH\x00\x12.\n\x06\x65ngine\x18\x05 \x01(\x0b\x32\x1c.trove.guest.v1.EngineResultH\x00\x12*\n\x04ping\x18\x06 \x01(\x0b\x32\x1a.trove.guest.v1.PingResultH\x00\x12\x34\n\tdatabases\x18\x14 \x01(\x0b\x32\x1f.trove.guest.v1.DatabasesResultH\x00\x12,\n\x05users\x18\x15 \x01(\x0b\x32\x1b.trove.guest.v1.UsersResultH\x00\x12\x32\n\x08\x61\x63\x63ounts\x18\x16 \x01(\x0b\x32\x1e.trove.guest.v1.AccountsResultH\x00\x12\x34\n\tconfigure\x18( \x01(\x0b\x32\x1f.trove.guest.v1.ConfigureResultH\x00\x42\x08\n\x06result\"Z\n\rPrepareResult\x12\x16\n\x0e\x65ngine_version\x18\x01 \x01(\t\x12\x31\n\x0bobservation\x18\x02 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"A\n\x0c\x45ngineResult\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"]\n\x0f\x43onfigureResult\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\x12\x17\n\x0fpending_restart\x18\x02 \x03(\t\"?\n\nPingResult\x12\x31\n\x0bobservation\x18\x01 \x01(\x0b\x32\x1c.trove.common.v1.Observation\"\xc1\x02\n\x0f\x43onnectResponse\x12*\n\x07welcome\x18\x01 \x01(\x0b\x32\x17.trove.guest.v1.WelcomeH\x00\x12*\n\x07\x63ommand\x18\x02 \x01(\x0b\x32\x17.trove.guest.v1.CommandH\x00\x12,\n\x08settings\x18\x03 \x01(\x0b\x32\x18.trove.guest.v1.SettingsH\x00\x12\x35\n\rbundle_notice\x18\x04 \x01(\x0b\x32\x1c.trove.guest.v1.BundleNoticeH\x00\x12:\n\x0f\x61\x63knowledgement\x18\x05 \x01(\x0b\x32\x1f.trove.guest.v1.AcknowledgementH\x00\x12*\n\x07goodbye\x18\x06 \x01(\x0b\x32\x17.trove.guest.v1.GoodbyeH\x00\x42\t\n\x07message\"\x95\x01\n\x07Welcome\x12\x15\n\rsession_epoch\x18\x01 \x01(\x03\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08settings\x18\x03 \x01(\x0b\x32\x18.trove.guest.v1.Settings\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\x03\"\xed\x01\n\x08Settings\x12\x35\n\x12heartbeat_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10reconnect_window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x0erenewal_window\x18\x03 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\x12=\n\x15\x65ngine_renewal_window\x18\x04 \x01(\x0b\x32\x1e.trove.common.v1.RenewalWindow\"&\n\x0c\x42undleNotice\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\x03\"\x1d\n\x0f\x41\x63knowledgement\x12\n\n\x02id\x18\x01 \x01(\t\"8\n\x07Goodbye\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.trove.guest.v1.GoodbyeReason\"\x95\t\n\x07\x43ommand\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x30\n\x07prepare\x18\x04 \x01(\x0b\x32\x1d.trove.guest.v1.PrepareActionH\x00\x12,\n\x05start\x18\x05 \x01(\x0b\x32\x1b.trove.guest.v1.StartActionH\x00\x12*\n\x04stop\x18\x06 \x01(\x0b\x32\x1a.trove.guest.v1.StopActionH\x00\x12\x30\n\x07restart\x18\x07 \x01(\x0b\x32\x1d.trove.guest.v1.RestartActionH\x00\x12*\n\x04ping\x18\x08 \x01(\x0b\x32\x1a.trove.guest.v1.PingActionH\x00\x12=\n\x0elist_databases\x18\x14 \x01(\x0b\x32#.trove.guest.v1.ListDatabasesActionH\x00\x12\x41\n\x10\x63reate_databases\x18\x15 \x01(\x0b\x32%.trove.guest.v1.CreateDatabasesActionH\x00\x12?\n\x0f\x64\x65lete_database\x18\x16 \x01(\x0b\x32$.trove.guest.v1.DeleteDatabaseActionH\x00\x12\x35\n\nlist_users\x18\x17 \x01(\x0b\x32\x1f.trove.guest.v1.ListUsersActionH\x00\x12\x31\n\x08get_user\x18\x18 \x01(\x0b\x32\x1d.trove.guest.v1.GetUserActionH\x00\x12\x39\n\x0c\x63reate_users\x18\x19 \x01(\x0b\x32!.trove.guest.v1.CreateUsersActionH\x00\x12\x39\n\x0cupdate_users\x18\x1a \x01(\x0b\x32!.trove.guest.v1.UpdateUsersActionH\x00\x12\x37\n\x0b\x64\x65lete_user\x18\x1b \x01(\x0b\x32 .trove.guest.v1.DeleteUserActionH\x00\x12\x39\n\x0cgrant_access\x18\x1c \x01(\x0b\x32!.trove.guest.v1.GrantAccessActionH\x00\x12;\n\rrevoke_access\x18\x1d \x01(\x0b\x32\".trove.guest.v1.RevokeAccessActionH\x00\x12\x37\n\x0b\x65nable_root\x18\x1e \x01(\x0b\x32 .trove.guest.v1.EnableRootActionH\x00\x12\x39\n\x0c\x64isable_root\x18\x1f \x01(\x0b\x32!.trove.guest.v1.DisableRootActionH\x00\x12.\n\x06resize\x18\n \x01(\x0b\x32\x1c.trove.guest.v1.ResizeActionH\x00\x12\x34\n\tconfigure\x18( \x01(\x0b\x32\x1f.trove.guest.v1.ConfigureActionH\x00\x12\x14\n\x0coperation_id\x18\t \x01(\tB\x08\n\x06\x61\x63tion\"\xc9\x01\n\rPrepareAction\x12\x0f\n\x07manager\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x18\n\x10listen_addresses\x18\x03 \x03(\t\x12\x0c\n\x04port\x18\x04 \x01(\x05\x12\x12\n\nmemory_mib\x18\x05 \x01(\x03\x12\x30\n\tdatabases\x18\x06 \x03(\x0b\x32\x1d.trove.common.v1.DatabaseSpec\x12(\n\x05users\x18\x07 \x03(\x0b\x32\x19.trove.common.v1.UserSpec\"\r\n\x0bStartAction\"\x0c\n\nStopAction\"\x0f\n\rRestartAction\"l\n\x0cResizeAction\x12\x12\n\nmemory_mib\x18\x01 \x01(\x03\x12\x1b\n\x13previous_memory_mib\x18\x02 \x01(\x03\x12+\n\x08patience\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0c\n\nPingAction\"A\n\x0f\x43onfigureAction\x12.\n\nparameters\x18\x01 \x03(\x0b\x32\x1a.trove.common.v1.Parameter*{\n\x0b\x42\x61\x63kupState\x12\x1c\n\x18\x42\x41\x43KUP_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42\x41\x43KUP_STATE_BUILDING\x10\x01\x12\x1a\n\x16\x42\x41\x43KUP_STATE_COMPLETED\x10\x02\x12\x17\n\x13\x42\x41\x43KUP_STATE_FAILED\x10\x03*i\n\rGoodbyeReason\x12\x1e\n\x1aGOODBYE_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GOODBYE_REASON_HANDOVER\x10\x01\x12\x1b\n\x17GOODBYE_REASON_DRAINING\x10\x02\x32\x65\n\x13GuestSessionService\x12N\n\x07\x43onnect\x12\x1e.trove.guest.v1.ConnectRequest\x1a\x1f.trove.guest.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trove.guest.v1.guest_session_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BACKUPSTATE']._serialized_start=4170
-  _globals['_BACKUPSTATE']._serialized_end=4293
-  _globals['_GOODBYEREASON']._serialized_start=4295
-  _globals['_GOODBYEREASON']._serialized_end=4400
+  _globals['_BACKUPSTATE']._serialized_start=4440
+  _globals['_BACKUPSTATE']._serialized_end=4563
+  _globals['_GOODBYEREASON']._serialized_start=4565
+  _globals['_GOODBYEREASON']._serialized_end=4670
   _globals['_CONNECTREQUEST']._serialized_start=218
   _globals['_CONNECTREQUEST']._serialized_end=552
   _globals['_HELLO']._serialized_start=555
@@ -53,39 +53,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGCHUNK']._serialized_start=1141
   _globals['_LOGCHUNK']._serialized_end=1216
   _globals['_COMMANDRESULT']._serialized_start=1219
-  _globals['_COMMANDRESULT']._serialized_end=1603
-  _globals['_PREPARERESULT']._serialized_start=1605
-  _globals['_PREPARERESULT']._serialized_end=1695
-  _globals['_ENGINERESULT']._serialized_start=1697
-  _globals['_ENGINERESULT']._serialized_end=1762
-  _globals['_PINGRESULT']._serialized_start=1764
-  _globals['_PINGRESULT']._serialized_end=1827
-  _globals['_CONNECTRESPONSE']._serialized_start=1830
-  _globals['_CONNECTRESPONSE']._serialized_end=2151
-  _globals['_WELCOME']._serialized_start=2154
-  _globals['_WELCOME']._serialized_end=2303
-  _globals['_SETTINGS']._serialized_start=2306
-  _globals['_SETTINGS']._serialized_end=2543
-  _globals['_BUNDLENOTICE']._serialized_start=2545
-  _globals['_BUNDLENOTICE']._serialized_end=2583
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=2585
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=2614
-  _globals['_GOODBYE']._serialized_start=2616
-  _globals['_GOODBYE']._serialized_end=2672
-  _globals['_COMMAND']._serialized_start=2675
-  _globals['_COMMAND']._serialized_end=3794
-  _globals['_PREPAREACTION']._serialized_start=3797
-  _globals['_PREPAREACTION']._serialized_end=3998
-  _globals['_STARTACTION']._serialized_start=4000
-  _globals['_STARTACTION']._serialized_end=4013
-  _globals['_STOPACTION']._serialized_start=4015
-  _globals['_STOPACTION']._serialized_end=4027
-  _globals['_RESTARTACTION']._serialized_start=4029
-  _globals['_RESTARTACTION']._serialized_end=4044
-  _globals['_RESIZEACTION']._serialized_start=4046
-  _globals['_RESIZEACTION']._serialized_end=4154
-  _globals['_PINGACTION']._serialized_start=4156
-  _globals['_PINGACTION']._serialized_end=4168
-  _globals['_GUESTSESSIONSERVICE']._serialized_start=4402
-  _globals['_GUESTSESSIONSERVICE']._serialized_end=4503
+  _globals['_COMMANDRESULT']._serialized_end=1657
+  _globals['_PREPARERESULT']._serialized_start=1659
+  _globals['_PREPARERESULT']._serialized_end=1749
+  _globals['_ENGINERESULT']._serialized_start=1751
+  _globals['_ENGINERESULT']._serialized_end=1816
+  _globals['_CONFIGURERESULT']._serialized_start=1818
+  _globals['_CONFIGURERESULT']._serialized_end=1911
+  _globals['_PINGRESULT']._serialized_start=1913
+  _globals['_PINGRESULT']._serialized_end=1976
+  _globals['_CONNECTRESPONSE']._serialized_start=1979
+  _globals['_CONNECTRESPONSE']._serialized_end=2300
+  _globals['_WELCOME']._serialized_start=2303
+  _globals['_WELCOME']._serialized_end=2452
+  _globals['_SETTINGS']._serialized_start=2455
+  _globals['_SETTINGS']._serialized_end=2692
+  _globals['_BUNDLENOTICE']._serialized_start=2694
+  _globals['_BUNDLENOTICE']._serialized_end=2732
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=2734
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=2763
+  _globals['_GOODBYE']._serialized_start=2765
+  _globals['_GOODBYE']._serialized_end=2821
+  _globals['_COMMAND']._serialized_start=2824
+  _globals['_COMMAND']._serialized_end=3997
+  _globals['_PREPAREACTION']._serialized_start=4000
+  _globals['_PREPAREACTION']._serialized_end=4201
+  _globals['_STARTACTION']._serialized_start=4203
+  _globals['_STARTACTION']._serialized_end=4216
+  _globals['_STOPACTION']._serialized_start=4218
+  _globals['_STOPACTION']._serialized_end=4230
+  _globals['_RESTARTACTION']._serialized_start=4232
+  _globals['_RESTARTACTION']._serialized_end=4247
+  _globals['_RESIZEACTION']._serialized_start=4249
+  _globals['_RESIZEACTION']._serialized_end=4357
+  _globals['_PINGACTION']._serialized_start=4359
+  _globals['_PINGACTION']._serialized_end=4371
+  _globals['_CONFIGUREACTION']._serialized_start=4373
+  _globals['_CONFIGUREACTION']._serialized_end=4438
+  _globals['_GUESTSESSIONSERVICE']._serialized_start=4672
+  _globals['_GUESTSESSIONSERVICE']._serialized_end=4773
 # @@protoc_insertion_point(module_scope)

@@ -305,6 +305,7 @@ class CommandResult(_message.Message):
     DATABASES_FIELD_NUMBER: _builtins.int
     USERS_FIELD_NUMBER: _builtins.int
     ACCOUNTS_FIELD_NUMBER: _builtins.int
+    CONFIGURE_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     error_reason: _builtins.str
     """Empty on success; otherwise a stable reason, see trove_grpc.errors."""
@@ -322,6 +323,8 @@ class CommandResult(_message.Message):
     def users(self) -> _accounts_pb2.UsersResult: ...
     @_builtins.property
     def accounts(self) -> _accounts_pb2.AccountsResult: ...
+    @_builtins.property
+    def configure(self) -> Global___ConfigureResult: ...
     def __init__(
         self,
         *,
@@ -334,12 +337,13 @@ class CommandResult(_message.Message):
         databases: _accounts_pb2.DatabasesResult | None = ...,
         users: _accounts_pb2.UsersResult | None = ...,
         accounts: _accounts_pb2.AccountsResult | None = ...,
+        configure: Global___ConfigureResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "databases", b"databases", "engine", b"engine", "ping", b"ping", "prepare", b"prepare", "result", b"result", "users", b"users"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "configure", b"configure", "databases", b"databases", "engine", b"engine", "ping", b"ping", "prepare", b"prepare", "result", b"result", "users", b"users"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "command_id", b"command_id", "databases", b"databases", "engine", b"engine", "error_message", b"error_message", "error_reason", b"error_reason", "ping", b"ping", "prepare", b"prepare", "result", b"result", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "command_id", b"command_id", "configure", b"configure", "databases", b"databases", "engine", b"engine", "error_message", b"error_message", "error_reason", b"error_reason", "ping", b"ping", "prepare", b"prepare", "result", b"result", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["prepare", "engine", "ping", "databases", "users", "accounts"]  # noqa: Y015
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["prepare", "engine", "ping", "databases", "users", "accounts", "configure"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
@@ -391,6 +395,34 @@ class EngineResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EngineResult: _TypeAlias = EngineResult  # noqa: Y015
+
+@_typing.final
+class ConfigureResult(_message.Message):
+    """What became of a configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATION_FIELD_NUMBER: _builtins.int
+    PENDING_RESTART_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def observation(self) -> _engine_pb2.Observation: ...
+    @_builtins.property
+    def pending_restart(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters whose values are written and wait for the engine's next start."""
+
+    def __init__(
+        self,
+        *,
+        observation: _engine_pb2.Observation | None = ...,
+        pending_restart: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["observation", b"observation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observation", b"observation", "pending_restart", b"pending_restart"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureResult: _TypeAlias = ConfigureResult  # noqa: Y015
 
 @_typing.final
 class PingResult(_message.Message):
@@ -625,6 +657,7 @@ class Command(_message.Message):
     ENABLE_ROOT_FIELD_NUMBER: _builtins.int
     DISABLE_ROOT_FIELD_NUMBER: _builtins.int
     RESIZE_FIELD_NUMBER: _builtins.int
+    CONFIGURE_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     request_id: _builtins.str
@@ -671,6 +704,8 @@ class Command(_message.Message):
     def disable_root(self) -> _accounts_pb2.DisableRootAction: ...
     @_builtins.property
     def resize(self) -> Global___ResizeAction: ...
+    @_builtins.property
+    def configure(self) -> Global___ConfigureAction: ...
     def __init__(
         self,
         *,
@@ -695,13 +730,14 @@ class Command(_message.Message):
         enable_root: _accounts_pb2.EnableRootAction | None = ...,
         disable_root: _accounts_pb2.DisableRootAction | None = ...,
         resize: Global___ResizeAction | None = ...,
+        configure: Global___ConfigureAction | None = ...,
         operation_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "ping", b"ping", "prepare", b"prepare", "resize", b"resize", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "configure", b"configure", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "ping", b"ping", "prepare", b"prepare", "resize", b"resize", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "resize", b"resize", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "configure", b"configure", "create_databases", b"create_databases", "create_users", b"create_users", "delete_database", b"delete_database", "delete_user", b"delete_user", "disable_root", b"disable_root", "enable_root", b"enable_root", "get_user", b"get_user", "grant_access", b"grant_access", "list_databases", b"list_databases", "list_users", b"list_users", "operation_id", b"operation_id", "ping", b"ping", "prepare", b"prepare", "request_id", b"request_id", "resize", b"resize", "restart", b"restart", "revoke_access", b"revoke_access", "start", b"start", "stop", b"stop", "timeout", b"timeout", "update_users", b"update_users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping", "list_databases", "create_databases", "delete_database", "list_users", "get_user", "create_users", "update_users", "delete_user", "grant_access", "revoke_access", "enable_root", "disable_root", "resize"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["prepare", "start", "stop", "restart", "ping", "list_databases", "create_databases", "delete_database", "list_users", "get_user", "create_users", "update_users", "delete_user", "grant_access", "revoke_access", "enable_root", "disable_root", "resize", "configure"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -859,3 +895,28 @@ class PingAction(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PingAction: _TypeAlias = PingAction  # noqa: Y015
+
+@_typing.final
+class ConfigureAction(_message.Message):
+    """Give the engine the tenant's configuration, at once where it can. It replaces
+    the earlier one whole: a parameter that is not named has its default again.
+    What the engine refuses fails the command, and the earlier values stay.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[_engine_pb2.Parameter]: ...
+    def __init__(
+        self,
+        *,
+        parameters: _abc.Iterable[_engine_pb2.Parameter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigureAction: _TypeAlias = ConfigureAction  # noqa: Y015
