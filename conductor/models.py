@@ -443,3 +443,49 @@ class RootEnabling(Base):
     user_id: Mapped[str] = mapped_column(Name)
     enable_time: Mapped[dt.datetime]
     disable_time: Mapped[dt.datetime | None] = mapped_column(default=None)
+
+
+class ParameterRow(Base):
+    """What may stand in a configuration group of a datastore version under one name."""
+
+    __tablename__ = "configuration_parameters"
+
+    datastore_version_id: Mapped[str] = mapped_column(
+        Id, ForeignKey("datastore_versions.id"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    type: Mapped[str] = mapped_column(State)
+    restart_required: Mapped[bool]
+    min_value: Mapped[int | None] = mapped_column(default=None)
+    max_value: Mapped[int | None] = mapped_column(default=None)
+    # Removed by an administrator; the row stays, or the shipped one would come back.
+    is_removed: Mapped[bool] = mapped_column(default=False)
+
+
+class Configuration(Base):
+    """A tenant's group of values for the engines of one datastore version."""
+
+    __tablename__ = "configurations"
+    __table_args__ = (Index(None, "tenant_id", "id"),)
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(TenantId)
+    name: Mapped[str] = mapped_column(Name)
+    datastore_version_id: Mapped[str] = mapped_column(Id, ForeignKey("datastore_versions.id"))
+    values: Mapped[dict[str, Any]] = mapped_column(JSON)
+    create_time: Mapped[dt.datetime]
+    update_time: Mapped[dt.datetime]
+    description: Mapped[str | None] = mapped_column(Text, default=None)
+
+
+class InstanceConfiguration(Base):
+    """The group an instance is meant to have; none once it was detached."""
+
+    __tablename__ = "instance_configurations"
+
+    instance_id: Mapped[str] = mapped_column(Id, ForeignKey("instances.id"), primary_key=True)
+    configuration_id: Mapped[str | None] = mapped_column(
+        Id, ForeignKey("configurations.id"), index=True
+    )
+    # Whether its agent has taken over what is meant; an operation that failed leaves it false.
+    is_applied: Mapped[bool] = mapped_column(default=False)

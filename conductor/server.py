@@ -16,6 +16,7 @@ from conductor.executor import Database
 from conductor.presence import PresenceTable
 from conductor.sealing import Sealer, load_sealer
 from conductor.services.actions import ActionService
+from conductor.services.configurations import ConfigurationService
 from conductor.services.datastores import DatastoreService
 from conductor.services.instances import InstanceService
 from conductor.services.management import ManagementService
@@ -25,7 +26,7 @@ from conductor.services.quotas import QuotaService
 from conductor.services.rates import RateService
 from conductor.services.reports import ReportService
 from conductor.services.roots import RootService
-from conductor.store import datastores, rates, reports
+from conductor.store import datastores, parameters, rates, reports
 from pki import shared_metrics
 from pki.denials import DenialList
 from pki.feed import DenialFeed
@@ -35,6 +36,7 @@ from trove_grpc.client import PeerChannel
 from trove_grpc.errors import TroveError
 from trove_grpc.gen.conductor.v1 import (
     action_service_pb2_grpc,
+    configuration_service_pb2_grpc,
     datastore_service_pb2_grpc,
     instance_service_pb2_grpc,
     management_service_pb2_grpc,
@@ -57,6 +59,7 @@ Clock = Callable[[], dt.datetime]
 SERVICES = (
     "trove.conductor.v1.InstanceService",
     "trove.conductor.v1.ActionService",
+    "trove.conductor.v1.ConfigurationService",
     "trove.conductor.v1.DatastoreService",
     "trove.conductor.v1.ModuleService",
     "trove.conductor.v1.ManagementService",
@@ -136,6 +139,12 @@ def _register(  # noqa: PLR0917  the whole process, in the order in which it is 
     action_service_pb2_grpc.add_ActionServiceServicer_to_server(
         ActionService(config=config, database=database, now=now), server
     )
+    configuration_service_pb2_grpc.add_ConfigurationServiceServicer_to_server(
+        ConfigurationService(
+            database=database, default_datastore=config.default_datastore, now=now
+        ),
+        server,
+    )
     datastore_service_pb2_grpc.add_DatastoreServiceServicer_to_server(
         DatastoreService(database=database, default_datastore=config.default_datastore, now=now),
         server,
@@ -197,6 +206,7 @@ async def _open_database(config: Config) -> AsyncIterator[Database]:
     try:
         await asyncio.to_thread(schema.upgrade, database)
         await database.write(datastores.write_datastores, config.datastores)
+        await database.write(parameters.seed)
         yield database
     finally:
         await asyncio.to_thread(database.close)

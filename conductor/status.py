@@ -87,6 +87,8 @@ _OPERATING = {
 # is among them: the agent gave up bringing a prepared engine back, which Trove calls crashed.
 _ACTIONABLE = frozenset({"HEALTHY", "BLOCKED", "STOPPED", "CRASHED", "FAILED"})
 _UNKNOWN_STATE = ("ERROR", "the agent reports a state this control plane does not know")
+# Begins the reason of a healthy engine whose settings wait for its next start.
+_RESTART_REQUIRED = "restart_required: "
 _WHERE_TO_LOOK = "see that its machine and agent run and reach the guest gateway"
 
 
@@ -128,6 +130,8 @@ def derive_status(
             f"no report from its guest agent for {_span(silence)} "
             f"(limit {_span(presence_deadline)}); {_WHERE_TO_LOOK}",
         )
+    if _waits_for_restart(observation):
+        return Status("RESTART_REQUIRED", "", observation.reason)
     word, default_reason = _OPERATING.get(observation.state, _UNKNOWN_STATE)
     if word == "HEALTHY":
         # A reason there says what else is wrong, for example "clock_skew: …".
@@ -146,6 +150,12 @@ def obstacle_to_action(*, task: str, engine_state: str, has_running_backup: bool
         state = engine_pb2.EngineState.Value(f"ENGINE_STATE_{engine_state or 'UNSPECIFIED'}")
         return _OPERATING.get(state, ("UNKNOWN", ""))[0]
     return "BACKUP" if has_running_backup else ""
+
+
+def _waits_for_restart(observation: engine_pb2.Observation) -> bool:
+    """The agent's word alone: whatever restarts the engine ends it, a crash too."""
+    is_healthy = observation.state == engine_pb2.ENGINE_STATE_HEALTHY
+    return is_healthy and observation.reason.startswith(_RESTART_REQUIRED)
 
 
 def _span(duration: dt.timedelta) -> str:

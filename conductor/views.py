@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from conductor.models import Datastore, DatastoreVersion, Operation
+from conductor.models import Configuration, Datastore, DatastoreVersion, Operation
 from conductor.presence import Presence
 from conductor.status import derive_status
 from conductor.store.datastores import Offer
@@ -15,6 +15,7 @@ from conductor.store.instances import InstanceRecord
 from conductor.store.operations import OperationRecord
 from conductor.store.quotas import Usage
 from trove_grpc.gen.common.v1 import engine_pb2
+from trove_grpc.gen.common.v1.engine_pb2 import Parameter
 from trove_grpc.gen.conductor.v1 import instance_service_pb2, resources_pb2
 
 Merge = Callable[[str, Presence], Presence]
@@ -79,6 +80,7 @@ def instance_view(
         generation=instance.generation,
         deletion_protection=instance.deletion_protection,
         row_version=instance.row_version,
+        configuration=_configuration_name(record.configuration),
         members=[
             resources_pb2.Member(id=member.id, role=member.role) for member in record.members
         ],
@@ -161,6 +163,29 @@ def quota_message(usage: Usage) -> instance_service_pb2.QuotaResource:
 
 def database_messages(specs: list[dict[str, str]]) -> list[engine_pb2.DatabaseSpec]:
     return [engine_pb2.DatabaseSpec(**spec) for spec in specs]
+
+
+def parameter_messages(values: Mapping[str, int | float | str | bool]) -> list[Parameter]:
+    """Typed values, by name."""
+    return [_parameter(name, value) for name, value in sorted(values.items())]
+
+
+def _parameter(name: str, value: float | str | bool) -> Parameter:  # noqa: FBT001  a value
+    if isinstance(value, bool):
+        return Parameter(name=name, boolean=value)
+    if isinstance(value, int):
+        return Parameter(name=name, integer=value)
+    if isinstance(value, float):
+        return Parameter(name=name, number=value)
+    return Parameter(name=name, text=value)
+
+
+def _configuration_name(
+    configuration: Configuration | None,
+) -> resources_pb2.ConfigurationName | None:
+    if configuration is None:
+        return None
+    return resources_pb2.ConfigurationName(id=configuration.id, name=configuration.name)
 
 
 def _fault(

@@ -16,7 +16,7 @@ from conductor.models import Operation
 from conductor.presence import PresenceTable
 from conductor.sealing import Sealer
 from conductor.services import checks
-from conductor.store import instances, operations, quotas, settlement
+from conductor.store import configurations, instances, operations, quotas, settlement
 from conductor.store.instances import InstanceRecord, NewInstance
 from trove_grpc import context
 from trove_grpc.errors import InvalidRequestError
@@ -61,8 +61,9 @@ class InstanceService(instance_service_pb2_grpc.InstanceServiceServicer):
             settlement.CREATE_INSTANCE, request.tenant_id, str(uuid.uuid4()), request.request_id
         )
         record, operation_id = await self._database.write(
-            instances.create_instance,
+            configurations.create_instance,
             _new_instance(request),
+            checks.require_text(request.configuration_id, "configuration_id", may_be_empty=True),
             operation=operation,
             sealed_secrets=self._seal(request, operation.id),
             quota_defaults=self._config.quotas,

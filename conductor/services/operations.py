@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -16,10 +16,11 @@ from conductor.executor import Database
 from conductor.presence import Presence, PresenceTable, clean
 from conductor.sealing import Sealer
 from conductor.services import checks
-from conductor.store import guests, instances, operations, settlement
+from conductor.store import configurations, guests, instances, operations, settlement
 from conductor.store.guests import LiveSession
 from conductor.store.instances import InstanceRecord
 from conductor.store.operations import OperationRecord
+from conductor.store.parameters import Value
 from trove_grpc import context
 from trove_grpc.errors import InvalidRequestError
 from trove_grpc.gen.conductor.v1 import operation_service_pb2 as pb2
@@ -68,7 +69,7 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
     async def GetOperationInput(
         self, request: pb2.GetOperationInputRequest, _context: Any
     ) -> pb2.GetOperationInputResponse:
-        operation, record = await self._database.read(_read_input, request.operation_id)
+        operation, record, values = await self._database.read(_read_input, request.operation_id)
         instance = record.instance
         return pb2.GetOperationInputResponse(
             operation=views.operation_message(operation),
@@ -89,6 +90,7 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
             target_volume_size_gib=int(
                 (operation.operation.target or {}).get("volume_size_gib", 0)
             ),
+            parameters=views.parameter_messages(values),
         )
 
     async def GetOperationSecrets(
@@ -172,10 +174,15 @@ class OperationService(operation_service_pb2_grpc.OperationServiceServicer):
         return response
 
 
-def _read_input(session: Session, operation_id: str) -> tuple[OperationRecord, InstanceRecord]:
+def _read_input(
+    session: Session, operation_id: str
+) -> tuple[OperationRecord, InstanceRecord, Mapping[str, Value]]:
     operation = operations.get_operation(session, operation_id=operation_id)
-    return operation, instances.get_instance(
-        session, instance_id=operation.operation.instance_id, include_deleted=True
+    instance_id = operation.operation.instance_id
+    return (
+        operation,
+        instances.get_instance(session, instance_id=instance_id, include_deleted=True),
+        configurations.values_of(session, instance_id),
     )
 
 

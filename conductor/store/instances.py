@@ -14,11 +14,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 from conductor.config import Quotas
 from conductor.models import (
     Backup,
+    Configuration,
     Datastore,
     DatastoreVersion,
     GuestPresence,
     GuestSession,
     Instance,
+    InstanceConfiguration,
     Member,
     Operation,
     OperationSecret,
@@ -66,6 +68,7 @@ class InstanceRecord:
     datastore: Datastore
     presence: GuestPresence | None
     has_running_backup: bool
+    configuration: Configuration | None
     members: list[Member] = field(default_factory=list)
 
 
@@ -390,17 +393,32 @@ def instance_not_found(instance_id: str) -> NotFoundError:
     )
 
 
-Records: TypeAlias = sa.Select[Instance, DatastoreVersion, Datastore, GuestPresence, bool]
+Records: TypeAlias = sa.Select[
+    Instance, DatastoreVersion, Datastore, GuestPresence, bool, Configuration
+]
 
 
 def _records(*, include_deleted: bool = False) -> Records:
     query = (
         sa.select(
-            Instance, DatastoreVersion, Datastore, GuestPresence, _running_backup(Instance.id)
+            Instance,
+            DatastoreVersion,
+            Datastore,
+            GuestPresence,
+            _running_backup(Instance.id),
+            Configuration,
         )
         .join(DatastoreVersion, DatastoreVersion.id == Instance.datastore_version_id)
         .join(Datastore, Datastore.id == DatastoreVersion.datastore_id)
         .join(GuestPresence, GuestPresence.instance_id == Instance.id, isouter=True)
+        .join(
+            InstanceConfiguration, InstanceConfiguration.instance_id == Instance.id, isouter=True
+        )
+        .join(
+            Configuration,
+            Configuration.id == InstanceConfiguration.configuration_id,
+            isouter=True,
+        )
     )
     return query if include_deleted else query.where(Instance.delete_time.is_(None))
 

@@ -6,9 +6,9 @@ import datetime as dt
 
 from sqlalchemy.orm import Session
 
-from conductor.models import Instance, Operation
+from conductor.models import Instance, InstanceConfiguration, Operation
 from conductor.status import Task
-from conductor.store import actions, instances, operations, quotas
+from conductor.store import actions, configurations, instances, operations, quotas
 
 CREATE_INSTANCE = "create_instance"
 DELETE_INSTANCE = "delete_instance"
@@ -61,6 +61,7 @@ def finish_operation(
         return instance.id
     if state == "SUCCEEDED":
         actions.apply_target(session, operation, instance)
+        _note_configuration(session, operation)
         instance.task = Task.NONE.value
         instance.fault_message = instance.fault_details = ""
         instance.fault_time = None
@@ -73,8 +74,18 @@ def finish_operation(
     return ""
 
 
+def _note_configuration(session: Session, operation: Operation) -> None:
+    """What the instance is meant to have, its agent has taken over."""
+    if operation.kind in (CREATE_INSTANCE, configurations.APPLY_CONFIGURATION):
+        row = session.get(InstanceConfiguration, operation.instance_id)
+        if row is not None:
+            row.is_applied = True
+
+
 def _task_after(session: Session, operation: Operation, state: str) -> Task:
     """The task of an instance whose operation failed or is stuck."""
+    if operation.kind == configurations.APPLY_CONFIGURATION:
+        return Task.NONE  # a refused configuration leaves the engine as it was: well
     if operation.kind == CREATE_INSTANCE:
         step = operations.failed_step(session, operation.id)
         return _TASK_BY_FAILED_STEP.get(step, _ERROR_TASKS[CREATE_INSTANCE])

@@ -21,7 +21,7 @@ FORBIDDEN = re.compile(
     r"replicate_|log_bin|log_error|binlog_|debug|feedback|core_|read_only|super_|"
     r"innodb_(read_only|force_recovery|page_size|undo|data_|temp_data|fast_shutdown)|"
     r"strict_password|default_password|simple_password|disconnect_on_expired|user$|chroot)|"
-    r"(_file|_dir|_path|_directory|_home_dir|_basename|_index)$"
+    r"(_file|_dir|_path|_directory|_home_dir|_basename)$"
 )
 _LINE = re.compile(r"^([a-z_]+) = (\S+)$", re.MULTILINE)
 _SIZE = re.compile(r"\A([0-9]+)([KMG]?)\Z")

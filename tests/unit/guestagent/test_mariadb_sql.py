@@ -26,6 +26,7 @@ def options(spec: EngineSpec, socket: Path = Path("/run/g/mariadb.sock")) -> dic
         temporary_directory=Path("/var/lib/a b/tmp"),
         socket=socket,
         certificate=Path("/var/lib/a b/server.pem"),
+        include=Path("/var/lib/a b/tenant.cnf"),
     ).decode()
     lines = (line.partition(" = ") for line in text.splitlines() if " = " in line)
     return {name: value for name, _, value in lines}
