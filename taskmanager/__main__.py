@@ -22,6 +22,7 @@ from taskmanager.config import Config
 from taskmanager.flows import Flows
 from taskmanager.grpc_peers import GrpcConductor, GrpcIssuer
 from taskmanager.operations import Limits, LoopClock, Services
+from taskmanager.operations.apply_configuration import apply_configuration
 from taskmanager.operations.create_instance import create_instance
 from taskmanager.operations.delete_instance import delete_instance
 from taskmanager.operations.resize_instance import resize_flavor, resize_volume
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 # Flow names are the conductor's operation kinds.
 OPERATIONS = {
+    "apply_configuration": apply_configuration,
     "create_instance": create_instance,
     "restart_instance": restart_instance,
     "stop_instance": stop_instance,

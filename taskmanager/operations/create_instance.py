@@ -10,6 +10,7 @@ import functools
 from taskmanager.compute import Guest, GuestSpec
 from taskmanager.flows import Flow, StepFailedError
 from taskmanager.operations import Input, OperationRun, Services, hiding
+from taskmanager.operations.apply_configuration import configure_new_engine
 from taskmanager.operations.delete_instance import remove_guest, retire_identity
 from taskmanager.operations.engine_commands import send
 from trove_grpc.errors import InvalidRequestError
@@ -131,6 +132,8 @@ async def prepare_engine(run: OperationRun, given: Input, *, address: str) -> No
         await send(
             run, given, "prepare_engine", "prepared", limit=services.limits.engine, prepare=action
         )
+    # No step of its own: flows of the release before would take other steps than they recorded.
+    await configure_new_engine(run, given)
 
 
 async def await_healthy(run: OperationRun, given: Input) -> None:

@@ -214,6 +214,9 @@ class FakeGuests(Failing):
         self._conductor = conductor
         self.commands: dict[str, guest_pb2.Command] = {}
         self.received = 0
+        # What a configuration leaves for the next start, and what is reported after a command.
+        self.pending_restart: list[str] = []
+        self.reasons: dict[str, str] = {}
 
     async def send_command(
         self, instance_id: str, command: guest_pb2.Command
@@ -222,8 +225,16 @@ class FakeGuests(Failing):
         self.received += 1
         if command.command_id not in self.commands:
             self.commands[command.command_id] = command
-            self._conductor.set_guest(engine_pb2.ENGINE_STATE_HEALTHY, instance_id=instance_id)
-        return guest_pb2.CommandResult(command_id=command.command_id)
+            reason = self.reasons.get(command.WhichOneof("action"), "")
+            self._conductor.set_guest(
+                engine_pb2.ENGINE_STATE_HEALTHY, reason, instance_id=instance_id
+            )
+        result = guest_pb2.CommandResult(command_id=command.command_id)
+        if command.HasField("configure"):
+            result.configure.pending_restart.extend(self.pending_restart)
+        if command.HasField("restart"):
+            result.engine.observation.reason = self.reasons.get("restart", "")
+        return result
 
 
 class FakeClock:
