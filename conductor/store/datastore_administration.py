@@ -17,7 +17,7 @@ from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
 from conductor.models import Backup, Datastore, DatastoreVersion, Instance, ManagedBy
-from conductor.store import datastores
+from conductor.store import datastores, parameters
 from conductor.store.datastores import find_version, version_not_found
 from trove_grpc.errors import AlreadyExistsError, ConflictError, InvalidRequestError
 
@@ -62,6 +62,7 @@ def create_version(session: Session, new: NewVersion) -> VersionAndDatastore:
     if new.is_default:
         _set_default(datastore, row.id)
     session.flush()
+    parameters.seed(session, row.id)
     return row, datastore
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from conductor.models import Datastore, DatastoreVersion, ParameterRow
+from conductor.models import DatastoreVersion, ParameterRow
 from conductor.parameters import Rule, shipped
 from conductor.store.dialects import insert_if_absent
 from trove_grpc.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -22,20 +22,19 @@ _LARGEST = 2**63
 _TEXT = re.compile(r"[ !#-&(-\[\]-~]*", re.ASCII)
 
 
-def seed(session: Session) -> None:
-    """Give each datastore version what ships for its engine and was never there."""
+def seed(session: Session, version_id: str = "") -> None:
+    """Give a datastore version, or each, what ships for its engine and was never there."""
     known: dict[str, set[str]] = {}
-    for version_id, name in session.execute(
-        sa.select(ParameterRow.datastore_version_id, ParameterRow.name)
-    ):
-        known.setdefault(version_id, set()).add(name)
-    versions = sa.select(DatastoreVersion.id, Datastore.manager).join(
-        Datastore, Datastore.id == DatastoreVersion.datastore_id
-    )
-    for version_id, manager in session.execute(versions).all():
+    rows = sa.select(ParameterRow.datastore_version_id, ParameterRow.name)
+    for identity, name in session.execute(rows):
+        known.setdefault(identity, set()).add(name)
+    versions = sa.select(DatastoreVersion.id, DatastoreVersion.manager)
+    if version_id:
+        versions = versions.where(DatastoreVersion.id == version_id)
+    for identity, manager in session.execute(versions).all():
         for rule in shipped(manager):
-            if rule.name not in known.get(version_id, set()):
-                insert_if_absent(session, ParameterRow, _columns(version_id, rule))
+            if rule.name not in known.get(identity, set()):
+                insert_if_absent(session, ParameterRow, _columns(identity, rule))
 
 
 def list_rules(session: Session, version_id: str) -> list[Rule]:

@@ -25,6 +25,7 @@ from gateway.rest.routes.actions import ActionRoutes
 from gateway.rest.routes.backup_strategies import BackupStrategies
 from gateway.rest.routes.catalog import Catalog
 from gateway.rest.routes.clusters import Clusters
+from gateway.rest.routes.configurations import ConfigurationRoutes
 from gateway.rest.routes.databases import Databases
 from gateway.rest.routes.datastores import ManagedDatastores
 from gateway.rest.routes.instances import Instances
@@ -33,6 +34,7 @@ from gateway.rest.routes.management import ManagedInstances
 from gateway.rest.routes.modules import ModuleRoutes
 from gateway.rest.routes.operation_events import OperationEvents
 from gateway.rest.routes.operations import Operations
+from gateway.rest.routes.parameters import ParameterRoutes
 from gateway.rest.routes.quotas import QuotaRoutes
 from gateway.rest.routes.root import Root
 from gateway.rest.routes.users import Users
@@ -87,6 +89,8 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
         OperationEvents(control_plane),
         Limits(control_plane, limiter),
         QuotaRoutes(control_plane),
+        ParameterRoutes(control_plane.configurations),
+        ConfigurationRoutes(control_plane),
         Catalog(control_plane),
         ModuleRoutes(control_plane.modules),
         ManagedDatastores(control_plane.datastore_administration),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.rest.ports.actions import Actions
+from gateway.rest.ports.configurations import Configurations
 from gateway.rest.ports.datastores import DatastoreAdministration
 from gateway.rest.ports.guests import Guests
 from gateway.rest.ports.management import Management
@@ -29,6 +30,9 @@ class ControlPlane(Protocol):
 
     @property
     def actions(self) -> Actions: ...
+
+    @property
+    def configurations(self) -> Configurations: ...
 
     @property
     def modules(self) -> Modules: ...

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from gateway.rest.peers import call_peer
 from gateway.rest.ports.actions import Actions, GrpcActions
+from gateway.rest.ports.configurations import Configurations, GrpcConfigurations
 from gateway.rest.ports.datastores import DatastoreAdministration, GrpcDatastoreAdministration
 from gateway.rest.ports.guests import Guests
 from gateway.rest.ports.management import GrpcManagement, Management
@@ -46,6 +47,7 @@ class GrpcControlPlane:
     ) -> None:
         self.guests = guests
         self.actions: Actions = GrpcActions(conductor)
+        self.configurations: Configurations = GrpcConfigurations(conductor)
         self.modules: Modules = GrpcModules(conductor)
         self.datastore_administration: DatastoreAdministration = GrpcDatastoreAdministration(
             conductor

@@ -36,9 +36,6 @@ def check_unsupported(instance: Fields, *, region: str) -> None:
     if restore := instance.object("restorePoint"):
         # No backup exists yet, so that each one named is unknown.
         raise not_found(restore.required_text("backupRef"))
-    for name in ("configuration", "configuration_id"):
-        if instance.raw(name) is not None:
-            raise configuration_not_found(instance.required_text(name))
     for module in instance.objects("modules", most=MAX_MODULES):
         raise NotFoundError(f"Module with ID {module.required_text('id')} could not be found.")
     _check_nics(instance)
@@ -102,6 +99,14 @@ def read_volume_size(volume: Fields) -> int:
     return size
 
 
+def read_configuration(instance: Fields) -> str:
+    """The id of the group to attach; Trove's schema has one name for it, its code another."""
+    for name in ("configuration", "configuration_id"):
+        if instance.raw(name) is not None:
+            return instance.required_text(name)
+    return ""
+
+
 def read_access(instance: Fields) -> resources_pb2.Access | None:
     access = instance.object("access")
     if access is None:
@@ -160,11 +165,6 @@ def read_users(
 
 def not_found(identifier: str) -> NotFoundError:
     return NotFoundError(f"Resource {identifier} cannot be found.")
-
-
-def configuration_not_found(identifier: str) -> NotFoundError:
-    """No configuration group exists yet, so that each one named is unknown."""
-    return NotFoundError(f"Configuration group with ID {identifier} could not be found.")
 
 
 def _check_granted(user: engine_pb2.UserSpec, known: set[str]) -> None:

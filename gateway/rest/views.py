@@ -62,6 +62,13 @@ def instance_detail(instance: resources_pb2.InstanceView, links: Links) -> dict[
         "updated": moment(instance.update_time),
         "service_status_updated": moment(reported or instance.update_time),
     }
+    if instance.HasField("configuration"):
+        group = instance.configuration
+        view["configuration"] = {
+            "id": group.id,
+            "name": group.name,
+            "links": links.of("configurations", group.id),
+        }
     if instance.operating_status_reason:
         view["operating_status_reason"] = instance.operating_status_reason
     if instance.deletion_protection:

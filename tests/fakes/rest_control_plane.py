@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.fakes.rest_actions import FakeActions
+from tests.fakes.rest_configurations import FakeConfigurations
 from tests.fakes.rest_datastores import FakeDatastoreAdministration
 from tests.fakes.rest_guests import FakeGuests
 from tests.fakes.rest_management import FakeManagement
@@ -61,6 +62,7 @@ class FakeControlPlane:
             )
             for number in (1, 2, 3)
         ]
+        self.configurations = FakeConfigurations(self)
         self.modules = FakeModules()
         self.rates = FakeRates()
         self.limits = {"instances": 55, "ram": -1, "backups": 50, "volumes": 40}
@@ -115,6 +117,9 @@ class FakeControlPlane:
             )
         if len(self._of(request.tenant_id)) >= self.quotas.of(request.tenant_id)["instances"]:
             raise QuotaExceededError("Quota exceeded for resources: ['instances'].")
+        group = None
+        if request.configuration_id:
+            group = await self.configurations.get(request.tenant_id, request.configuration_id)
         self.created.append(request)
         now = Timestamp()
         now.GetCurrentTime()
@@ -134,6 +139,10 @@ class FakeControlPlane:
         )
         if request.HasField("access"):
             instance.access.CopyFrom(request.access)
+        if group is not None:
+            instance.configuration.CopyFrom(
+                resources_pb2.ConfigurationName(id=group.id, name=group.name)
+            )
         operation = self.begin("create_instance", instance, request.request_id)
         instance.operation_id = operation.id
         self.instances[instance.id] = instance

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.rest.admin import require_admin
 from gateway.rest.control_plane import ControlPlane
-from gateway.rest.new_instance import configuration_not_found, not_found
+from gateway.rest.new_instance import not_found
 from gateway.rest.router import Call, Handler, Route, answer
 from trove_grpc.errors import (
     ConflictError,
@@ -24,7 +24,6 @@ _ALL = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # Kinds of resources that do not exist yet: path, root key of the list, error for one named.
 _KINDS: tuple[tuple[str, str, Callable[[str], NotFoundError]], ...] = (
     ("/backups", "backups", not_found),
-    ("/configurations", "configurations", configuration_not_found),
 )
 
 
@@ -50,7 +49,7 @@ class Absent:
             one = _missing(missing)
             routes += [(method, f"{path}/{{id}}", one) for method in _ALL if method != "POST"]
             routes.append(("GET", f"{path}/{{id}}/instances", one))
-        for part in ("log", "ssl", "configuration", "modules"):
+        for part in ("log", "ssl", "modules"):
             handler = self._refuse_of_instance(part)
             for path in (f"/instances/{{id}}/{part}", f"/instances/{{id}}/{part}/{{rest:.*}}"):
                 routes += [

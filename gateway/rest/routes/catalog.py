@@ -31,8 +31,6 @@ class Catalog:
             ("GET", version, self.show_version),
             ("GET", f"{version}/flavors", self.list_version_flavors),
             ("GET", f"{version}/volume-types", self.list_volume_types),
-            ("GET", f"{version}/parameters", self.list_parameters),
-            ("GET", "/datastores/versions/{version}/parameters", self.list_parameters),
         ]
 
     async def list_flavors(self, call: Call) -> web.Response:
@@ -90,11 +88,6 @@ class Catalog:
         """None: the local driver has one kind of disk."""
         await self._check_version(call)
         return answer({"volume_types": []})
-
-    async def list_parameters(self, call: Call) -> web.Response:
-        """None: configuration groups do not exist yet."""
-        await self._check_version(call)
-        return answer({"configuration-parameters": []})
 
     async def _check_version(self, call: Call) -> None:
         datastore = call.segment("datastore") if "datastore" in call.http.match_info else ""

@@ -64,6 +64,7 @@ class Instances:
             availability_zone=instance.text("availability_zone", nullable=True),
             access=new_instance.read_access(instance),
             deletion_protection=bool(instance.boolean("deletion_protection")),
+            configuration_id=new_instance.read_configuration(instance),
         )
         if new_instance.names_databases_or_users(instance):
             dialect = dialect_of(version.manager)
@@ -133,7 +134,7 @@ class Instances:
         return answer(body)
 
     async def _change(self, call: Call, changes: Fields) -> web.Response:
-        """Carry out a change; an empty one is accepted, as clients detach nothing with it."""
+        """Carry out a change."""
         request = instance_service_pb2.UpdateInstanceRequest(
             tenant_id=call.project_id,
             instance_id=call.segment("id"),
@@ -147,7 +148,19 @@ class Instances:
         await self._check_change(instance, changes)
         if request.name or request.HasField("deletion_protection"):
             await self._control_plane.update_instance(request)
+        # {} detaches too: that is how gophercloud does it.
+        if "configuration" in changes or not changes.names():
+            await self._configure(call.project_id, request.instance_id, changes)
         return accepted()
+
+    async def _configure(self, project_id: str, instance_id: str, changes: Fields) -> None:
+        configurations = self._control_plane.configurations
+        if group := changes.text("configuration", nullable=True):
+            operation_id = await configurations.attach(project_id, instance_id, group)
+        else:
+            operation_id = await configurations.detach(project_id, instance_id)
+        if operation_id:
+            await self._control_plane.wake(operation_id)
 
     async def _check_change(self, instance: resources_pb2.InstanceView, changes: Fields) -> None:
         """Let through what changes nothing; refuse the rest as Trove would."""
@@ -160,18 +173,16 @@ class Instances:
                     raise UnsupportedError("Replicas are not supported by this deployment yet.")
                 raise InvalidRequestError(f"Instance {instance.id} is not a replica.")
             if change == "configuration":
-                if group := changes.text(change, nullable=True):
-                    raise new_instance.configuration_not_found(group)
-            elif change == "datastore_version":
+                continue
+            if change == "datastore_version":
                 await self._control_plane.get_datastore_version(
                     instance.datastore_version.datastore_id, changes.required_text(change)
                 )
                 raise UnsupportedError("Upgrades are not supported by this deployment yet.")
-            else:
-                new_instance.read_access(changes)
-                raise UnsupportedError(
-                    "Changing the access of an instance is not supported by this deployment yet."
-                )
+            new_instance.read_access(changes)
+            raise UnsupportedError(
+                "Changing the access of an instance is not supported by this deployment yet."
+            )
 
     async def _choose_version(self, instance: Fields) -> resources_pb2.DatastoreVersion:
         """The version asked for, with Trove's defaults for what is left out."""

@@ -27,6 +27,16 @@ NEW = configurations.NewConfiguration(
 VERSION = datastores.version_id("postgresql", "15", "15")
 
 
+SIXTEEN = {
+    "id": "v",
+    "datastore_id": datastores.datastore_id("postgresql"),
+    "name": "16",
+    "version": "16",
+    "is_active": True,
+    "manager": "postgresql",
+}
+
+
 @pytest.fixture
 async def database(database: Database) -> Database:
     await database.write(parameters.seed)
@@ -143,15 +153,7 @@ async def test_text_that_could_end_its_quotes_is_refused(database):
 
 
 async def test_version_without_parameters_has_no_groups(database):
-    await database.write(
-        write_directly,
-        DatastoreVersion,
-        id="v",
-        datastore_id=datastores.datastore_id("postgresql"),
-        name="16",
-        version="16",
-        is_active=True,
-    )
+    await database.write(write_directly, DatastoreVersion, **SIXTEEN)
     with pytest.raises(InvalidRequestError) as caught:
         await a_group(database, datastore_version="16")
     assert caught.value.message == (
@@ -279,15 +281,7 @@ async def test_attached_group_is_not_deleted_but_after_its_instances_are(databas
 
 
 async def test_group_of_another_version_does_not_fit(database):
-    await database.write(
-        write_directly,
-        DatastoreVersion,
-        id="v",
-        datastore_id=datastores.datastore_id("postgresql"),
-        name="16",
-        version="16",
-        is_active=True,
-    )
+    await database.write(write_directly, DatastoreVersion, **SIXTEEN)
     await database.write(parameters.seed)
     group = await a_group(database, datastore_version="16")
     instance = await an_instance(database)

@@ -330,7 +330,6 @@ async def test_passwords_of_equal_text_get_unlike_verifiers():
         ("GET", "/configurations/x/instances", 404),
         ("DELETE", "/modules/x", 404),
         ("POST", "/backups", 501),
-        ("POST", "/configurations", 501),
         ("GET", "/mgmt/instances", 401),
         ("POST", "/mgmt/instances/x/action", 401),
         ("GET", "/datastores/postgresql/versions/15/parameters", 200),
@@ -348,7 +347,6 @@ async def test_what_is_not_there_yet_answers_as_trove_would(client, method, path
     [
         ("POST", "log"),
         ("GET", "ssl"),
-        ("GET", "configuration"),
         ("POST", "modules"),
     ],
 )

@@ -97,6 +97,7 @@ ONE_MACHINE = Difference(
 DIFFERENCES = {
     "inst-noroot": NOT_A_SERVER_ERROR,
     "inst-empty": NOT_A_SERVER_ERROR,
+    "cfg-create-badroot": NOT_A_SERVER_ERROR,
     "act-unknown": NOT_A_SERVER_ERROR,
     "act-empty": NOT_A_SERVER_ERROR,
     "act-resize-empty": NOT_A_SERVER_ERROR,
@@ -140,7 +141,11 @@ DIFFERENCES = {
         missing=frozenset({"ip", "addresses"}),
         right="ADR 37.3",
     ),
+    "inst-cfg": Difference(
+        "what our agents' templates set, not Trove's", unlike=True, right="ADR 37.11"
+    ),
     "inst-show": LOCAL_NETWORK,
+    "inst-show-cfg": LOCAL_NETWORK,
     "inst-list": LOCAL_NETWORK,
     "inst-detail": LOCAL_NETWORK,
     "db-create-bad": NOT_A_SERVER_ERROR,
@@ -232,6 +237,9 @@ class Replay:
         if pair["label"] == "inst-create":
             recorded = pair["resp"]["instance"]["id"]
             self.renamed[recorded] = answer.json["instance"]["id"]
+        if pair["label"] == "cfg-create":
+            recorded = pair["resp"]["configuration"]["id"]
+            self.renamed[recorded] = answer.json["configuration"]["id"]
         if pair["label"] == "mod-create":
             self.renamed[pair["resp"]["module"]["id"]] = answer.json["module"]["id"]
         if pair["label"].startswith("mgmt-create"):
@@ -259,7 +267,7 @@ async def replay_all() -> Replay:
                 data, kind = RAW_BODIES[label]
                 options = {"data": data, "headers": {"Content-Type": kind}}
             elif pair["body"] is not None:
-                body = json.loads(json.dumps(pair["body"]))
+                body = json.loads(replay.path(json.dumps(pair["body"])))
                 if label in WITHOUT_NICS:
                     del body["instance"]["nics"]
                 for database in (body.get("instance") or {}).get("databases", []):
