@@ -332,9 +332,15 @@ class Watcher:
     # The tenant's settings, which an engine must prove to start with.
 
     async def _pass_trial(self) -> None:
-        if self._is_on_trial:
+        """Keep what it has started with; where the disk refuses, at a later look."""
+        if not self._is_on_trial:
+            return
+        try:
             await self.engine.include.keep()
-            self._is_on_trial = False
+        except TroveError as error:
+            log.warning("the tenant's settings are still on trial: %s", error.message)
+            return
+        self._is_on_trial = False
 
     async def _go_back(self, words: str) -> None:
         """To the settings it last started with; `words` are the engine's."""

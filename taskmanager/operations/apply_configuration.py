@@ -43,9 +43,12 @@ async def apply_configuration(flow: Flow, services: Services) -> None:
 
 
 async def configure_engine(run: OperationRun, given: Input) -> Json:
-    """Returns the names of what waits for a restart, once the record shows that it does."""
+    """Returns how much waits for a restart, once the record shows that it does.
+
+    A number: the guest chose the names, and what a guest says is not kept in the flow log.
+    """
     result = await send_configuration(run, given)
-    pending: list[Json] = list(result.configure.pending_restart)
+    pending = len(result.configure.pending_restart)
     if pending:
         await _await_report(run, given.operation.instance_id)
     return pending

@@ -139,3 +139,17 @@ def test_task_without_a_word_of_its_own_shows_the_server_s_active(task: Task) ->
 )
 def test_durations_are_told_in_at_most_two_units(seconds: int, text: str) -> None:
     assert f"for {text} (" in derive(silence=dt.timedelta(seconds=seconds)).reason
+
+
+def test_settings_that_wait_for_a_restart_show_until_the_agent_says_otherwise() -> None:
+    reason = "restart_required: max_connections"
+    assert derive(reason=reason) == Status("RESTART_REQUIRED", "", reason)
+    assert derive(reason=reason, has_running_backup=True).status == "RESTART_REQUIRED"
+    assert derive(Task.REBOOTING, reason=reason).status == "REBOOT"
+    crashed = derive(state=engine_pb2.ENGINE_STATE_CRASHED, reason=reason)
+    assert crashed.status == "ACTIVE"
+
+
+def test_settings_that_were_taken_back_leave_the_instance_healthy_and_say_why() -> None:
+    reason = "configuration_reverted: it does not start"
+    assert derive(reason=reason) == Status("ACTIVE", "HEALTHY", reason)

@@ -267,3 +267,33 @@ async def test_unforeseen_failure_ends_one_command_and_leaks_nothing(bench):
         assert "inner detail" not in result.error_message
         it.send("ping", ping=pb.PingAction())
         assert (await it.result(2)).error_reason == ""
+
+
+async def test_configuration_is_applied_and_what_waits_for_a_restart_is_answered(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        await it.result()
+        action = pb.ConfigureAction()
+        action.parameters.add(name="static", integer=1)
+        action.parameters.add(name="other", boolean=True)
+        it.send("c", configure=action)
+        result = await it.result(2)
+        assert list(result.configure.pending_restart) == ["static"]
+        assert it.engine.include.present == {"static": "1", "other": "on"}
+        it.send("c", configure=action)
+        assert await it.result(3) == result
+        assert it.engine.log.count("configure") == 1
+
+
+async def test_refused_configuration_is_answered_with_the_engines_words(bench):
+    async with bench().running() as it:
+        it.send("p", prepare=PREPARE)
+        await it.result()
+        action = pb.ConfigureAction()
+        action.parameters.add(name="refused", integer=1)
+        it.send("c", configure=action)
+        result = await it.result(2)
+        assert (result.error_reason, result.error_message) == (
+            "ENGINE_COMMAND_FAILED",
+            "the engine refuses: refused",
+        )
