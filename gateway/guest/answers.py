@@ -19,6 +19,7 @@ RESULTS = {
     "stop": "engine",
     "restart": "engine",
     "resize": "engine",
+    "configure": "configure",
     "ping": "ping",
     "list_databases": "databases",
     "list_users": "users",

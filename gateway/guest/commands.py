@@ -36,6 +36,7 @@ DESTRUCTIVE = (FROM_API - {"ping", "list_databases", "list_users", "get_user"}) 
     "stop",
     "restart",
     "resize",
+    "configure",
 }
 
 _REASON = re.compile(r"\A[A-Z][A-Z0-9_]{0,63}\Z")
