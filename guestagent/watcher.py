@@ -30,6 +30,7 @@ _STATE_BY_PROCESS = {
 # What a reason begins with where the engine is healthy; the conductor reads them.
 RESTART_REQUIRED = "restart_required"
 CONFIGURATION_REVERTED = "configuration_reverted"
+_TRIAL_STARTS = 5
 _TEND_SECONDS = 60.0
 _READY_POLL_SECONDS = 0.2
 _BACKOFF_FACTOR = 2.0
@@ -303,12 +304,9 @@ class Watcher:
         if (await self.engine.probe(spec)).process is not Process.GONE:
             return
         self._is_on_trial = await self.engine.include.is_on_trial()
-        try:
-            await self.engine.start(spec)
-        except ConflictError as error:
-            if not (self._is_on_trial and error.reason == "ENGINE_START_FAILED"):
-                raise
-            await self._go_back(error.message)
+        if self._is_on_trial:
+            await self._start_on_trial(spec)
+        else:
             await self.engine.start(spec)
         self._crashes.started()
         self._write(start_count=self._record.start_count + 1)
@@ -330,6 +328,22 @@ class Watcher:
         await self._pass_trial()
 
     # The tenant's settings, which an engine must prove to start with.
+
+    async def _start_on_trial(self, spec: EngineSpec) -> None:
+        """Start, if need be with the settings it last started with.
+
+        One failure is no proof: after a crash what is left of the last process may be in the way.
+        """
+        for attempt in range(_TRIAL_STARTS):
+            try:
+                return await self.engine.start(spec)
+            except ConflictError as error:
+                if error.reason != "ENGINE_START_FAILED":
+                    raise
+                words = error.message
+            await asyncio.sleep(self._patience.backoff * _BACKOFF_FACTOR**attempt)
+        await self._go_back(words)
+        return await self.engine.start(spec)
 
     async def _pass_trial(self) -> None:
         """Keep what it has started with; where the disk refuses, at a later look."""

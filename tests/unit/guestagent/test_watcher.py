@@ -270,3 +270,13 @@ async def test_change_of_what_waits_for_a_restart_is_told_at_once(build, told):
     await watcher.configure([engine_pb2.Parameter(name="static", integer=1)])
     await watcher.configure([])
     assert told == ["HEALTHY", "HEALTHY"]
+
+
+async def test_one_failed_start_is_no_proof_against_new_settings(engine, build):
+    watcher = build()
+    await watcher.prepare(SPEC, [], [])
+    await watcher.configure([engine_pb2.Parameter(name="static", integer=1)])
+    engine.failing_starts = 2
+    await watcher.restart()
+    assert engine.include.present == {"static": "1"}
+    assert watcher.observation().reason == ""
