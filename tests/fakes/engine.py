@@ -19,8 +19,8 @@ from guestagent.engines import (
     Process,
 )
 from guestagent.engines.accounts import ACTIONS
-from tests.fakes.accounts import FakeAccounts
 from guestagent.engines.parameters import check, text_of
+from tests.fakes.accounts import FakeAccounts
 from tests.fakes.certificates import TestAuthority
 from trove_grpc.errors import ConflictError, InvalidRequestError, UnavailableError
 from trove_grpc.gen.common.v1 import engine_pb2, trust_pb2

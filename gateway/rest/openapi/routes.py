@@ -7,6 +7,8 @@ from dataclasses import dataclass
 _PAGE = ("limit", "marker")
 _MANAGED_VERSIONS = "/mgmt/datastore-versions"
 _VERSION = "/datastores/{datastore}/versions/{version}"
+_CONFIGURATION = "/configurations/{id}"
+_MANAGED_PARAMETERS = "/mgmt/datastores/versions/{version}/parameters"
 _DATABASES = "/instances/{id}/databases"
 _DATABASE = "{database:[^/]+}"
 _USERS = "/instances/{id}/users"
@@ -98,6 +100,35 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("POST", _ROOT): Described(summary="Enable root, with a new password", answer="Root"),
     ("DELETE", _ROOT): Described(summary="Disable root", status=204),
     ("GET", "/mgmt/instances/{id}/root"): _read("Tell who enabled root (administrators)", "Any"),
+    ("GET", "/instances/{id}/configuration"): _read("Show an instance's defaults", "Any"),
+    ("GET", "/configurations"): _read("List configuration groups", "Configurations", *_PAGE),
+    ("POST", "/configurations"): Described(
+        summary="Create a configuration group", body="ConfigurationCreate", answer="Configuration"
+    ),
+    ("GET", _CONFIGURATION): _read("Show a configuration group", "Configuration"),
+    ("PUT", _CONFIGURATION): _accepted("Replace a group's values", "ConfigurationUpdate"),
+    ("PATCH", _CONFIGURATION): Described(
+        summary="Change some of a group's values", body="ConfigurationUpdate"
+    ),
+    ("DELETE", _CONFIGURATION): _accepted("Delete a configuration group"),
+    ("GET", f"{_CONFIGURATION}/instances"): _read(
+        "List the instances of a group", "ConfigurationInstances", *_PAGE
+    ),
+    ("GET", f"{_VERSION}/parameters/{{name}}"): _read("Show a parameter", "Any"),
+    ("GET", "/datastores/versions/{version}/parameters/{name}"): _read(
+        "Show a parameter of a version by id", "Any"
+    ),
+    ("GET", _MANAGED_PARAMETERS): _read("List parameters (administrators)", "Parameters"),
+    ("POST", _MANAGED_PARAMETERS): Described(
+        summary="Add a parameter (administrators)", body="Any", answer="Any"
+    ),
+    ("GET", f"{_MANAGED_PARAMETERS}/{{name}}"): _read("Show a parameter", "Any"),
+    ("PUT", f"{_MANAGED_PARAMETERS}/{{name}}"): Described(
+        summary="Change a parameter (administrators)", body="Any", answer="Any"
+    ),
+    ("DELETE", f"{_MANAGED_PARAMETERS}/{{name}}"): Described(
+        summary="Remove a parameter (administrators)", status=204
+    ),
     ("GET", "/limits"): _read("List the project's limits", "Limits"),
     ("GET", "/mgmt/quotas/{id}"): _read("Show a project's quotas", "Quotas"),
     ("PUT", "/mgmt/quotas/{id}"): Described(

@@ -285,6 +285,17 @@ SCHEMAS: dict[str, Schema] = {
     "AccessGrant": _object({"databases": _array(_NAMED, most=accounts.MAX_DATABASES)}),
     "RootEnabled": _object({"rootEnabled": _BOOLEAN}),
     "Root": _under("user", _object({"name": _STRING, "password": _STRING})),
+    "ConfigurationCreate": _under(
+        "configuration",
+        _object(
+            {"name": _text(least=1), "values": {"type": "object"}},
+            {"description": _nullable({"type": "string"}), "datastore": {"type": "object"}},
+        ),
+    ),
+    "ConfigurationUpdate": _under("configuration", {"type": "object"}),
+    "Configuration": _under("configuration", {"type": "object"}),
+    "Configurations": _object({"configurations": _array({"type": "object"})}, _PAGES),
+    "ConfigurationInstances": _object({"instances": _array({"type": "object"})}, _PAGES),
     "Limits": _under("limits", _array(_object({"verb": _STRING}))),
     "Quotas": _under("quotas", _array(_QUOTA)),
     "QuotasUpdate": _object({"quotas": {}}),

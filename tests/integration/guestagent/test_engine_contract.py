@@ -76,7 +76,7 @@ async def test_engine_starts_with_the_settings_it_was_given_last(engine, spec, i
     larger = dataclasses.replace(spec, memory_mib=2 * spec.memory_mib)
     for each in (larger, spec):
         for _ in range(2):
-            await engine.configure(each)
+            await engine.write_settings(each)
         assert (await engine.probe(each)).process is Process.ANSWERING  # it reads them at a start
         await engine.stop(each)
         await engine.start(each)
