@@ -47,7 +47,7 @@ class Clients:
         if command.reads and not command.refused:
             json.loads(output)
         for text in command.shows:
-            assert text in output, output
+            assert text.format_map(self.values) in output, output
 
     def sdk(self, *verbs: str) -> dict[str, Any]:
         done = self.run(
@@ -90,6 +90,9 @@ def clients(
     made = {"instance": place.create("clients"), "spare": place.create("spare")}
     for instance_id in made.values():
         place.await_healthy(instance_id)
+    group = {"name": "clients", "values": {"work_mem": 4096}, "datastore": {"type": "postgresql"}}
+    status, answer = place.request("POST", "/configurations", {"configuration": group})
+    assert status == 200, answer
     return Clients(
         binaries=binaries,
         endpoint=f"http://{place.rest}/v1.0/{PROJECT}",
@@ -99,6 +102,7 @@ def clients(
             "datastore": "postgresql",
             "version": datastore["versions"][0]["id"],
             "flavor": "1",
+            "group": answer["configuration"]["id"],
             **made,
         },
     )
