@@ -94,7 +94,7 @@ def route_groups(control_plane: ControlPlane, limiter: RateLimiter) -> tuple[Rou
         Catalog(control_plane),
         ModuleRoutes(control_plane.modules),
         ManagedDatastores(control_plane.datastore_administration),
-        ManagedInstances(control_plane.management),
+        ManagedInstances(control_plane),
         Clusters(control_plane),
         BackupStrategies(),
         Absent(control_plane),

@@ -53,6 +53,10 @@ class FakeGuests:
             raise for_clients(self.failure, instance) from self.failure
         if self.answer is not None:
             return self.answer(command)
+        if command.HasField("ping"):
+            result = guest_pb2.CommandResult(command_id=command.command_id)
+            result.ping.SetInParent()
+            return result
         commands = AccountCommands(self._guest(instance.id))  # type: ignore[arg-type]
         try:
             if command.WhichOneof("action") in accounts.READS:

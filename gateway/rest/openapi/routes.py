@@ -172,6 +172,9 @@ ROUTES: dict[tuple[str, str], Described] = {
     ("GET", "/mgmt/instances/{id}"): _read("Show any project's instance", "Instance", "deleted"),
     ("GET", "/mgmt/instances/{id}/diagnostics"): _read("Not told by any agent", "Any"),
     ("GET", "/mgmt/instances/{id}/hwinfo"): _read("Not told by any agent", "Any"),
+    ("GET", "/mgmt/instances/{id}/rpc_ping"): Described(
+        summary="Ask whether an instance's agent answers (administrators)", status=204
+    ),
     ("POST", "/mgmt/instances/{id}/action"): _accepted("Act on any project's instance", "Any"),
     ("GET", "/clusters"): _read("List clusters: none", "Any"),
     ("POST", "/clusters"): Described(summary="Refused: there are no clusters", body="Any"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
+
 from aiohttp import web
 
-from gateway.rest import admin
+from gateway.rest import admin, views
 from gateway.rest.admin import require_admin
+from gateway.rest.control_plane import ControlPlane
 from gateway.rest.links import Json
-from gateway.rest.ports.management import Management
 from gateway.rest.router import Call, Route, answer
 from trove_grpc.errors import UnsupportedError
 from trove_grpc.gen.conductor.v1 import management_service_pb2 as pb2
+from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 
 _INSTANCE = "/mgmt/instances/{id}"
 _DELETED = {
@@ -22,8 +25,9 @@ _DELETED = {
 class ManagedInstances:
     """Reads; what administrators do to an instance is in actions.py."""
 
-    def __init__(self, management: Management) -> None:
-        self._management = management
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self._control_plane = control_plane
+        self._management = control_plane.management
 
     def routes(self) -> list[Route]:
         return [
@@ -31,6 +35,7 @@ class ManagedInstances:
             ("GET", _INSTANCE, self.show),
             ("GET", f"{_INSTANCE}/diagnostics", self.refuse_what_no_agent_tells),
             ("GET", f"{_INSTANCE}/hwinfo", self.refuse_what_no_agent_tells),
+            ("GET", f"{_INSTANCE}/rpc_ping", self.ping),
         ]
 
     async def list_instances(self, call: Call) -> web.Response:
@@ -69,7 +74,25 @@ class ManagedInstances:
             call.segment("id"),
             include_deleted=call.http.query.get("deleted", "").lower() == "true",
         )
-        return answer({"instance": admin.managed_instance_shown(item, call.links)})
+        shown = admin.managed_instance_shown(item, call.links)
+        if not item.HasField("delete_time"):
+            history = self._control_plane.root_history
+            tenant_id = item.instance.tenant_id
+            is_enabled = await history.is_enabled(tenant_id, item.instance.id)
+            last = await history.last_enabling(item.instance.id)
+            shown["root_enabled"] = views.moment(last.enable_time) if is_enabled else None
+            shown["root_enabled_by"] = last.user_id if is_enabled else None
+        return answer({"instance": shown})
+
+    async def ping(self, call: Call) -> web.Response:
+        """204 when the guest's agent answers down its own stream; else why it does not."""
+        require_admin(call)
+        item = await self._management.get_instance(call.segment("id"), include_deleted=False)
+        command = guest_pb2.Command(
+            command_id=f"api/ping-{uuid.uuid4()}", ping=guest_pb2.PingAction()
+        )
+        await self._control_plane.guests.send(item.instance, command)
+        return web.Response(status=204)
 
     async def refuse_what_no_agent_tells(self, call: Call) -> web.Response:
         """In production Trove fails here too: none of its guests implements the call."""

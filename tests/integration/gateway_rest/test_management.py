@@ -175,3 +175,29 @@ async def test_there_are_no_clusters_to_manage(client):
 
     assert listed.json == {"clusters": []}
     assert (named.status, acted.status) == (404, 404)
+
+
+async def test_an_administrator_pings_any_projects_agent(client, kept):
+    instance_id = await make(kept)
+    answer = await client.send("GET", f"{PATH}/{instance_id}/rpc_ping")
+    assert (answer.status, answer.text) == (204, "")
+    (command,) = kept.guests.sent
+    assert command.WhichOneof("action") == "ping"
+    assert command.command_id.startswith("api/")
+
+    kept.guests.failure = errors.UnavailableError("gone", reason="NO_SESSION")
+    answer = await client.send("GET", f"{PATH}/{instance_id}/rpc_ping")
+    assert answer.status == 503
+    assert "cannot be reached" in answer.message
+    stranger = await client.for_project("demo").send("GET", f"{PATH}/{instance_id}/rpc_ping")
+    assert stranger.status == 401
+
+
+async def test_an_administrator_sees_who_was_let_in_as_root(client, kept):
+    instance_id = await make(kept)
+    before = (await client.send("GET", f"{PATH}/{instance_id}")).json["instance"]
+    assert (before["root_enabled"], before["root_enabled_by"]) == (None, None)
+    await kept.root_history.record_enabled("demo", instance_id, "ann")
+    after = (await client.send("GET", f"{PATH}/{instance_id}")).json["instance"]
+    assert after["root_enabled"].startswith("20")
+    assert after["root_enabled_by"] == "ann"
