@@ -39,6 +39,12 @@ _AWAY = 503
 _BUSY = 422
 # Each cell of resize_volume makes one instance larger by 1 GiB.
 _MOST_GIB = 10_000
+# Of a configuration group: what each engine takes while it runs.
+_VALUES = {
+    "postgresql": {"work_mem": 8192},
+    "mariadb": {"wait_timeout": 1000},
+    "redis": {"timeout": 1000},
+}
 _OPEN = (resources_pb2.OPERATION_STATE_PENDING, resources_pb2.OPERATION_STATE_RUNNING)
 
 
@@ -193,20 +199,42 @@ class Lane:
         if operation in ("restart_instance", "resize_volume", "resize_flavor"):
             self._act(instance_id, self._action(operation, instance_id))
             return instance_id
+        if operation == "apply_configuration":
+            self._change(instance_id, {"configuration": self._other_group(instance_id)})
+            return instance_id
         raise NotAsPromisedError(
             f"the task manager has an operation {operation!r} that tests/chaos cannot begin: "
             "add it to Lane.begin, and to MAKES or ENDS in matrix.py if it makes or ends instances"
         )
 
     def _act(self, instance_id: str, action: dict[str, Any]) -> None:
+        self._ask("POST", f"/instances/{instance_id}/action", action)
+
+    def _change(self, instance_id: str, change: dict[str, Any]) -> None:
+        self._ask("PUT", f"/instances/{instance_id}", {"instance": change})
+
+    def _ask(self, method: str, path: str, body: dict[str, Any]) -> None:
         """As soon as it may begin: an agent that has just come back knows no engine yet."""
 
         def is_begun() -> bool:
-            status, body = self.plane.request("POST", f"/instances/{instance_id}/action", action)
-            assert status in (202, _BUSY), body
+            status, answer = self.plane.request(method, path, body)
+            assert status in (202, _BUSY), answer
             return status == 202
 
-        eventually(is_begun, f"{action} is accepted", within=15)
+        eventually(is_begun, f"{body} is accepted", within=15)
+
+    def _other_group(self, instance_id: str) -> str | None:
+        """None for an instance that has a configuration group, a new group for one without."""
+        if "configuration" in self.plane.instance(instance_id):
+            return None
+        group = {
+            "name": "chaos",
+            "values": _VALUES[self.datastore],
+            "datastore": {"type": self.datastore},
+        }
+        status, body = self.plane.request("POST", "/configurations", {"configuration": group})
+        assert status == 200, body
+        return str(body["configuration"]["id"])
 
     def _action(self, operation: str, instance_id: str) -> dict[str, Any]:
         """A volume one larger, a flavor that is the other of two."""
