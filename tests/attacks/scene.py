@@ -349,7 +349,8 @@ class Scene:
                 if _RESTLESS.get(table) == "*":
                     continue
                 names = [row[1] for row in self.read(process, f"PRAGMA table_info({table})")]
-                shown = [name for name in names if name not in _RESTLESS.get(table, ())]
+                # Quoted: a column may be called what SQL calls something else.
+                shown = [f'"{name}"' for name in names if name not in _RESTLESS.get(table, ())]
                 rows = self.read(process, f"SELECT {', '.join(shown)} FROM {table}")  # noqa: S608
                 found[table] = sorted(rows, key=repr)
         return found
