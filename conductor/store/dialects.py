@@ -32,10 +32,20 @@ def insert_if_absent(session: Session, model: type[Base], row: Mapping[str, Any]
         statement = sqlite.insert(table).on_conflict_do_nothing()
     else:
         statement = sa.insert(table).prefix_with("IGNORE")
+    return changed_rows(session, statement.values(**row)) == 1
+
+
+def changed_rows(session: Session, statement: sa.Update | sa.Delete | sa.Insert) -> int:
+    """Carry a statement out; how many rows it changed.
+
+    By the database alone: objects of the session that it concerns keep what they had.
+    """
     result = session.execute(
-        statement.values(**row), execution_options={"preserve_rowcount": True}
+        statement,
+        execution_options={"preserve_rowcount": True, "synchronize_session": False},
     )
-    return bool(result.rowcount == 1)  # type: ignore[attr-defined]
+    # Only a cursor's result has it, and a session's type says less than it returns.
+    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 def upsert(

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from conductor.config import Quotas
 from conductor.models import OperationReservation, Quota, QuotaReservation, QuotaUsage
-from conductor.store.dialects import insert_if_absent
+from conductor.store.dialects import changed_rows, insert_if_absent
 from trove_grpc.errors import QuotaExceededError
 
 # Everything with a limit.
@@ -63,11 +63,9 @@ def set_limits(
             sa.update(Quota)
             .where(Quota.tenant_id == tenant_id, Quota.resource == resource)
             .values(hard_limit=limits[resource])
-            .execution_options(synchronize_session=False)
         )
         # Not inserted first, as in _add_reserved; and another may insert it meanwhile.
-        is_set = bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
-        if not is_set and not insert_if_absent(session, Quota, row):
+        if not changed_rows(session, statement) and not insert_if_absent(session, Quota, row):
             session.execute(statement)
     return read_usages(session, tenant_id=tenant_id, defaults=defaults)
 
@@ -120,13 +118,14 @@ def release_growth(session: Session, *, operation_id: str) -> None:
         .with_for_update()
     ).all()
     for tenant_id, resource, amount in rows:
-        removed = session.execute(
+        removed = changed_rows(
+            session,
             sa.delete(OperationReservation).where(
                 OperationReservation.operation_id == operation_id,
                 OperationReservation.resource == resource,
-            )
+            ),
         )
-        if removed.rowcount:  # type: ignore[attr-defined]
+        if removed:
             _change(session, tenant_id, resource, reserved=-amount)
 
 
@@ -138,13 +137,13 @@ def resize(
         is_share = sa.and_(
             QuotaReservation.instance_id == instance_id, QuotaReservation.resource == name
         )
-        changed = session.execute(
+        changed = changed_rows(
+            session,
             sa.update(QuotaReservation)
             .where(is_share)
-            .values(amount=QuotaReservation.amount + amounts[name])
-            .execution_options(synchronize_session=False)
+            .values(amount=QuotaReservation.amount + amounts[name]),
         )
-        if not changed.rowcount:  # type: ignore[attr-defined]  # it had none of this before
+        if not changed:  # it had none of this before
             session.add(
                 QuotaReservation(
                     instance_id=instance_id,
@@ -182,29 +181,31 @@ def _claim(
 def commit(session: Session, *, instance_id: str) -> None:
     """Turn an instance's reservations into usage; once, however often it is called."""
     for row in _shares(session, instance_id):
-        claimed = session.execute(
+        claimed = changed_rows(
+            session,
             sa.update(QuotaReservation)
             .where(
                 QuotaReservation.instance_id == instance_id,
                 QuotaReservation.resource == row.resource,
                 QuotaReservation.is_committed.is_(False),
             )
-            .values(is_committed=True)
+            .values(is_committed=True),
         )
-        if claimed.rowcount:  # type: ignore[attr-defined]
+        if claimed:
             _change(session, row.tenant_id, row.resource, in_use=row.amount, reserved=-row.amount)
 
 
 def release(session: Session, *, instance_id: str) -> None:
     """Give back all an instance holds; once, however often it is called."""
     for row in _shares(session, instance_id):
-        removed = session.execute(
+        removed = changed_rows(
+            session,
             sa.delete(QuotaReservation).where(
                 QuotaReservation.instance_id == instance_id,
                 QuotaReservation.resource == row.resource,
-            )
+            ),
         )
-        if removed.rowcount:  # type: ignore[attr-defined]
+        if removed:
             side = "in_use" if row.is_committed else "reserved"
             _change(session, row.tenant_id, row.resource, **{side: -row.amount})
 
@@ -246,14 +247,11 @@ def _add_reserved(
 ) -> bool:
     is_counter = sa.and_(QuotaUsage.tenant_id == tenant_id, QuotaUsage.resource == resource)
     statement = (
-        sa.update(QuotaUsage)
-        .where(is_counter)
-        .values(reserved=QuotaUsage.reserved + amount)
-        .execution_options(synchronize_session=False)
+        sa.update(QuotaUsage).where(is_counter).values(reserved=QuotaUsage.reserved + amount)
     )
     if limit != UNLIMITED:
         statement = statement.where(QuotaUsage.in_use + QuotaUsage.reserved + amount <= limit)
-    if session.execute(statement).rowcount:  # type: ignore[attr-defined]
+    if changed_rows(session, statement):
         return True
     # Not inserted first: on MariaDB an insert that finds the row takes a shared lock, and two
     # creates that both want to update it next are a deadlock.
@@ -264,7 +262,7 @@ def _add_reserved(
         QuotaUsage,
         {"tenant_id": tenant_id, "resource": resource, "in_use": 0, "reserved": 0},
     )
-    return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+    return changed_rows(session, statement) > 0
 
 
 def _change(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from conductor.models import Backup, CreateRequest, GuestReport
 from conductor.presence import Presence
 from conductor.store import guests
-from conductor.store.dialects import insert_if_absent
+from conductor.store.dialects import changed_rows, insert_if_absent
 from conductor.store.instances import RUNNING_BACKUP_STATES
 
 _REPORT_ID_LENGTH = 128
@@ -113,7 +113,8 @@ def _update_backup(
     """Move one of the instance's own backups forward; returns why it never will be moved."""
     if change.state not in RUNNING_BACKUP_STATES + _FINAL_BACKUP_STATES:
         return "BAD_BACKUP_STATE"
-    moved = session.execute(
+    moved = changed_rows(
+        session,
         sa.update(Backup)
         .where(
             Backup.id == change.backup_id,
@@ -127,10 +128,9 @@ def _update_backup(
             checksum=change.checksum,
             reason=change.reason,
             update_time=now,
-        )
-        .execution_options(synchronize_session=False)
+        ),
     )
-    if moved.rowcount:  # type: ignore[attr-defined]
+    if moved:
         return ""
     state = session.scalar(
         sa.select(Backup.state).where(
