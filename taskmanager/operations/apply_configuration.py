@@ -7,17 +7,11 @@ that cannot be reached.
 
 from __future__ import annotations
 
-import uuid
-
-from google.protobuf import duration_pb2
-
 from taskmanager.flows import Flow, Json, StepFailedError
 from taskmanager.operations import Input, OperationRun, Services
-from trove_grpc.errors import DeadlineError
+from taskmanager.operations.engine_commands import send
 from trove_grpc.gen.guest.v1 import guest_session_service_pb2 as guest_pb2
 
-# Command ids are derived, so that a step that runs again sends the same command.
-_COMMANDS = uuid.UUID("c0c6a2a5-41b2-4f0e-8d0c-2f0b2f6f0e11")
 # What a healthy engine's reason begins with where values wait for its next start, and where the
 # last ones were given up.
 _RESTART_REQUIRED = "restart_required: "
@@ -55,16 +49,10 @@ async def configure_engine(run: OperationRun, given: Input) -> Json:
 
 
 async def send_configuration(run: OperationRun, given: Input) -> guest_pb2.CommandResult:
-    command = _command(run, given, "configure")
-    command.configure.parameters.extend(given.parameters)
-    try:
-        return await run.services.guests.send_command(given.operation.instance_id, command)
-    except DeadlineError as error:
-        raise StepFailedError(
-            "the engine did not take its configuration in time\n"
-            "The agent took the command and did not answer; its log says how far it came.",
-            reason="ENGINE_DEADLINE",
-        ) from error
+    action = guest_pb2.ConfigureAction(parameters=given.parameters)
+    return await send(
+        run, given, "configure", "configured", limit=run.services.limits.engine, configure=action
+    )
 
 
 async def configure_new_engine(run: OperationRun, given: Input) -> None:
@@ -74,9 +62,10 @@ async def configure_new_engine(run: OperationRun, given: Input) -> None:
     result = await send_configuration(run, given)
     if not result.configure.pending_restart:
         return
-    command = _command(run, given, "restart")
-    command.restart.SetInParent()
-    result = await run.services.guests.send_command(given.operation.instance_id, command)
+    restart = guest_pb2.RestartAction()
+    result = await send(
+        run, given, "restart", "restarted", limit=run.services.limits.engine, restart=restart
+    )
     reason = result.engine.observation.reason
     if reason.startswith(_REVERTED):
         raise StepFailedError(
@@ -96,14 +85,3 @@ async def _await_report(run: OperationRun, instance_id: str) -> None:
         return True if state.observation.reason.startswith(_RESTART_REQUIRED) else None
 
     await run.poll(is_reported, run.services.limits.agent)
-
-
-def _command(run: OperationRun, given: Input, name: str) -> guest_pb2.Command:
-    operation = given.operation
-    limit = run.services.limits.engine
-    return guest_pb2.Command(
-        command_id=str(uuid.uuid5(_COMMANDS, f"{operation.id}/{name}")),
-        timeout=duration_pb2.Duration(seconds=int(limit.total_seconds())),
-        request_id=operation.request_id,
-        operation_id=operation.id,
-    )

@@ -19,7 +19,7 @@ _COMMANDS = uuid.UUID("6f1ed1a6-0c0a-4c6f-9d1e-6d0f6d3c8f51")
 
 async def send(
     run: OperationRun, given: Input, step: str, what: str, *, limit: dt.timedelta, **action: Any
-) -> None:
+) -> guest_pb2.CommandResult:
     """Send one action for `step` and wait for its result.
 
     Raises StepFailedError (ENGINE_DEADLINE) when the engine was not `what` within `limit`, the
@@ -34,7 +34,7 @@ async def send(
         **action,
     )
     try:
-        await run.services.guests.send_command(operation.instance_id, command)
+        return await run.services.guests.send_command(operation.instance_id, command)
     except DeadlineError as error:
         raise StepFailedError(
             f"the engine was not {what} within {limit.total_seconds():g} s\n"
