@@ -333,3 +333,18 @@ async def test_management_is_not_for_owners(admin, instance_id):
     answer = await owner.send("POST", f"/mgmt/instances/{instance_id}/action", {"stop": {}})
     assert answer.status == 401
     assert answer.message == "User does not have admin privileges."
+
+
+async def test_no_policy_lets_others_than_administrators_reset_an_instance(tmp_path):
+    """The conductor resets any project's instance: a rule for everybody must not be enough."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text('"instance:reset_status": ""\n"instance:force_delete": ""\n')
+    control_plane = FakeControlPlane()
+    async with running_rest(control_plane, policy_file=policy) as owner:
+        made = (await control_plane.create_instance(new_instance())).instance.id
+        stranger = owner.for_project(OTHER)
+        for action in ({"reset_status": {}}, {"reset_status": {"force_delete": True}}):
+            for client, status in ((owner, 403), (stranger, 404)):
+                answer = await client.send("POST", f"/instances/{made}/action", action)
+                assert answer.status == status, answer.text
+        assert control_plane.woken == []
